@@ -1,0 +1,3 @@
+"""The thin client of tmux-orchestrator: what runs in the agents' panes."""
+
+__version__ = "0.1.0"

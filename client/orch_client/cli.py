@@ -1,0 +1,114 @@
+"""The command line: finds the command, builds its parser only, runs it, says what went wrong.
+
+grpc is imported by the command that needs it, so that `--help` and usage errors are quick.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from importlib import import_module
+from typing import Protocol, cast
+
+from orch_client import __version__
+from orch_client.errors import FAILED, USAGE, ClientError
+
+
+class Command(Protocol):
+    """A module of orch_client.commands."""
+
+    EXAMPLES: str
+
+    def configure(self, parser: argparse.ArgumentParser, name: str) -> None:
+        """Adds the command's arguments."""
+
+    def run(self, args: argparse.Namespace, name: str) -> int:
+        """Runs it; returns the exit status."""
+
+
+#: Command: (module, help).
+COMMANDS = {
+    "heartbeat": ("heartbeat", "beat for this pane and deliver what comes for it; loops"),
+    "agents": ("agents", "list agents and whether their clients are heard"),
+    "whoami": ("agents", "say as whom the server knows the caller"),
+    "schedule": ("schedule", "schedule a note into a pane: schedule MINUTES NOTE"),
+    "tasks": ("schedule", "list scheduled notes"),
+    "task": ("schedule", "show one scheduled note"),
+    "cancel": ("schedule", "withdraw a scheduled note"),
+    "authorize": ("authorize", "ask for leave to act"),
+    "pending": ("authorize", "list requests that wait for a decision"),
+    "authorization": ("authorize", "show one request"),
+    "approve": ("authorize", "say yes to a request"),
+    "deny": ("authorize", "say no to a request, with a reason"),
+    "withdraw": ("authorize", "withdraw a request of one's own"),
+    "state": ("state", "show sessions and their agents"),
+}
+
+_EPILOG = """exit status:
+  0 done, 1 failed, 2 usage, 3 server unreachable, 4 not found, 5 refused, 6 conflict
+  authorize --wait: 0 approved, 10 denied, 11 expired, 12 cancelled, 13 still pending
+
+environment:
+  ORCH_HOME     folder of the server's socket (default: orch under the XDG state directory)
+  ORCH_ADDRESS  unix:/PATH or HOST:PORT, instead of that socket
+  ORCH_TOKEN    the token for calls to HOST:PORT
+
+'orch-client COMMAND --help' shows a command's arguments and examples."""
+
+
+def main(argv: list[str]) -> int:
+    """Runs a command line; returns the exit status."""
+    try:
+        return _dispatch(argv)
+    except ClientError as exc:
+        print(f"orch-client: {exc.message}", file=sys.stderr)
+        return exc.status
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:
+        return FAILED
+
+
+def _dispatch(argv: list[str]) -> int:
+    if argv and argv[0] in COMMANDS:
+        return _run(argv[0], argv[1:])
+    parser = argparse.ArgumentParser(
+        prog="orch-client",
+        usage="orch-client COMMAND …",
+        description="The client of tmux-orchestrator, for agents' panes and people.\n\ncommands:\n"
+        + "\n".join(f"  {name:14} {text}" for name, (_, text) in COMMANDS.items()),
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action="version", version=f"orch-client {__version__}")
+    parser.add_argument("command", nargs="?", help=argparse.SUPPRESS)
+    args = _parsed(parser, argv[:1])
+    if isinstance(args, int):
+        return args
+    if args.command is None:
+        parser.print_help()
+        return USAGE
+    known = ", ".join(COMMANDS)
+    raise ClientError(f"there is no command '{args.command}'; there are: {known}.", USAGE)
+
+
+def _run(name: str, argv: list[str]) -> int:
+    module, text = COMMANDS[name]
+    command = cast("Command", import_module(f"orch_client.commands.{module}"))
+    parser = argparse.ArgumentParser(
+        prog=f"orch-client {name}",
+        description=text[0].upper() + text[1:] + ".",
+        epilog=command.EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    command.configure(parser, name)
+    args = _parsed(parser, argv)
+    return args if isinstance(args, int) else command.run(args, name)
+
+
+def _parsed(parser: argparse.ArgumentParser, argv: list[str]) -> argparse.Namespace | int:
+    """The arguments, or the exit status with which argparse wanted to leave."""
+    try:
+        return parser.parse_args(argv)
+    except SystemExit as exc:
+        return exc.code if isinstance(exc.code, int) else USAGE

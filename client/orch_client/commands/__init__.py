@@ -1,0 +1,1 @@
+"""The commands of orch-client, one file for each noun."""

@@ -1,0 +1,105 @@
+"""`agents`, `whoami`: who is there."""
+
+from __future__ import annotations
+
+import argparse
+from typing import TYPE_CHECKING
+
+from orch_client import output
+
+if TYPE_CHECKING:
+    from orch.v1 import agent_pb2
+
+EXAMPLES = """examples:
+  orch-client agents
+  orch-client agents --session atlas --json
+  orch-client whoami
+"""
+
+
+def configure(parser: argparse.ArgumentParser, name: str) -> None:
+    """Adds the arguments of the command `name`."""
+    parser.add_argument("--json", action="store_true", help="print what the API returns, as JSON")
+    if name == "agents":
+        parser.add_argument("--session", default="", help="only this session")
+
+
+def run(args: argparse.Namespace, name: str) -> int:
+    """Runs the command `name`."""
+    return _agents(args) if name == "agents" else _whoami(args)
+
+
+def _agents(args: argparse.Namespace) -> int:
+    agents = fetch(args.session)
+    if args.json:
+        output.print_json_list(agents)
+    else:
+        print_agents(agents)
+    return 0
+
+
+def fetch(session: str) -> list[agent_pb2.Agent]:
+    """All agents of a session, or of all."""
+    from orch.v1 import heartbeat_pb2, heartbeat_pb2_grpc
+    from orch_client import channel
+
+    request = heartbeat_pb2.ListAgentsRequest(session=session, page_size=1000)
+    agents: list[agent_pb2.Agent] = []
+    with channel.connected() as (grpc_channel, metadata):
+        stub = heartbeat_pb2_grpc.HeartbeatServiceStub(grpc_channel)
+        while True:
+            page = stub.ListAgents(request, timeout=channel.DEADLINE, metadata=metadata)
+            agents.extend(page.agents)
+            if not page.next_page_token:
+                return agents
+            request.page_token = page.next_page_token
+
+
+def print_agents(agents: list[agent_pb2.Agent]) -> None:
+    """The table of agents."""
+    from orch.v1.agent_pb2 import Liveness
+
+    rows = [
+        (
+            f"{agent.session}:{agent.role}",
+            output.word(Liveness.Name(agent.liveness), "LIVENESS_"),
+            output.moment(agent.last_check_in_time),
+            agent.pane.pane_id,
+            agent.kind or "-",
+            output.one_line(agent.foreground_program, 20) or "-",
+            _waiting(agent),
+        )
+        for agent in agents
+    ]
+    head = ("AGENT", "CLIENT", "LAST HEARD", "PANE", "KIND", "RUNS", "WAITS FOR")
+    output.print_table(head, rows, "No agents yet; run 'orch-client heartbeat' in a tmux pane.")
+
+
+def _waiting(agent: agent_pb2.Agent) -> str:
+    if not agent.HasField("waiting_for"):
+        return ""
+    waiting = agent.waiting_for
+    return f"{waiting.role}: {waiting.reason} {waiting.authorization_id}"
+
+
+def _whoami(args: argparse.Namespace) -> int:
+    from orch_client import channel, identity
+
+    target = channel.address()
+    channel.credentials(target)  # says clearly when the server is not there
+    if not target.startswith("unix:"):
+        print("the bearer of ORCH_TOKEN")
+        return 0
+    who = identity.ask(target, with_pane=True)
+    if args.json:
+        who.token = ""
+        output.print_json(who)
+        return 0
+    mine = [a for a in fetch("") if who.HasField("pane") and a.pane == who.pane]
+    if mine:
+        print(f"{mine[0].session}:{mine[0].role} in pane {mine[0].pane.pane_id}")
+    elif who.HasField("pane"):
+        print(f"pane {who.pane.pane_id} of session {who.session}, no agent yet")
+    else:
+        print("operator")
+    return 0

@@ -1,0 +1,118 @@
+"""Speaks to tmux: one subprocess for each call, an argument list, a deadline, no shell.
+
+Every pane is named by its server's socket and its id; names never serve as targets, and text never
+stands in an argument that tmux expands.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+from dataclasses import dataclass
+
+DEADLINE = 5.0
+_PANE_ID = re.compile(r"%[0-9]{1,9}\Z")
+_FACTS = (
+    "#{pid} #{start_time} #{pane_pid} #{pane_dead} #{pane_in_mode} #{pane_tty}"
+    " #{pane_current_command}"
+)
+
+
+class TmuxSilent(Exception):
+    """tmux did not answer within the deadline. Nothing is known of the pane."""
+
+
+class TmuxFailed(Exception):
+    """tmux answered with an error; nothing of the command list after it was done."""
+
+
+class TmuxDied(Exception):
+    """The tmux server ended while it worked on the command; what was done is not known."""
+
+
+class PaneGone(Exception):
+    """tmux answered that it has no such pane, or there is no such tmux server."""
+
+
+@dataclass(frozen=True, slots=True)
+class PaneFacts:
+    """What tmux says of a pane now. `started` is the server's start in seconds since 1970."""
+
+    server_pid: int
+    started: int
+    pane_pid: int
+    dead: bool
+    in_mode: bool
+    tty: str
+    command: str
+
+
+def is_pane_id(text: str) -> bool:
+    """Whether the text is a pane's id, such as "%5"."""
+    return bool(_PANE_ID.match(text))
+
+
+async def run(
+    socket: str, *args: str, stdin: bytes | None = None, deadline: float = DEADLINE
+) -> str:
+    """Runs one tmux command line and returns what it prints.
+
+    Raises PaneGone when the pane or the server is not there, TmuxSilent after the deadline,
+    TmuxDied when the server ended meanwhile, TmuxFailed for any other error.
+    """
+    process = await asyncio.create_subprocess_exec(
+        "tmux",
+        "-u",
+        "-S",
+        socket,
+        *args,
+        stdin=asyncio.subprocess.PIPE if stdin is not None else asyncio.subprocess.DEVNULL,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+        env=environment(),
+    )
+    try:
+        out, err = await asyncio.wait_for(process.communicate(stdin), deadline)
+    except TimeoutError as exc:
+        raise TmuxSilent(f"tmux did not answer within {deadline:g} s") from exc
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+    if process.returncode:
+        raise _error(err.decode("utf-8", "replace").strip())
+    return out.decode("utf-8", "replace")
+
+
+def environment() -> dict[str, str]:
+    """This process's environment as tmux should see it: UTF-8, and no other tmux in mind."""
+    kept = {k: v for k, v in os.environ.items() if k not in ("TMUX", "TMUX_PANE")}
+    return {**kept, "LC_ALL": "C.UTF-8"}
+
+
+async def pane_facts(socket: str, pane: str) -> PaneFacts:
+    """Asks for one pane. Raises PaneGone when it is not there."""
+    out = await run(socket, "display-message", "-p", "-t", pane, _FACTS)
+    fields = out.rstrip("\n").split(" ", 6)
+    if len(fields) != 7 or not fields[2]:  # for a missing pane tmux prints empty fields
+        raise PaneGone(f"there is no pane {pane}")
+    return PaneFacts(
+        server_pid=int(fields[0]),
+        started=int(fields[1]),
+        pane_pid=int(fields[2]),
+        dead=fields[3] == "1",
+        in_mode=fields[4] not in ("", "0"),
+        tty=fields[5],
+        command=fields[6],
+    )
+
+
+def _error(text: str) -> Exception:
+    lowered = text.lower()
+    if "server exited" in lowered or "lost server" in lowered:
+        return TmuxDied(text)
+    missing = ("can't find pane", "no such pane", "no server running", "error connecting")
+    if any(mark in lowered for mark in missing):
+        return PaneGone(text)
+    return TmuxFailed(text or "tmux failed without a word")

@@ -1,0 +1,16 @@
+"""`orch-server`, and `python -m orch_server`."""
+
+from __future__ import annotations
+
+import sys
+
+
+def main() -> None:
+    """Runs the command line and exits with its status."""
+    from orch_server.cli import main as run
+
+    sys.exit(run())
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,280 @@
+"""The composition root: the one place where things are wired, started and stopped."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import fcntl
+import logging
+import os
+import signal
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+
+import grpc
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_health.v1.health import aio as health_aio
+from grpc_reflection.v1alpha import reflection
+
+from orch.v1 import (
+    authorization_pb2,
+    authorization_pb2_grpc,
+    heartbeat_pb2,
+    heartbeat_pb2_grpc,
+    scheduler_pb2,
+    scheduler_pb2_grpc,
+    session_state_pb2,
+    session_state_pb2_grpc,
+)
+from orch_server import __version__
+from orch_server.config import Settings, check_home
+from orch_server.core.clock import Clock, SystemClock
+from orch_server.core.errors import StartupError
+from orch_server.loops.deadlines import serve_deadlines
+from orch_server.loops.leases import watch_leases
+from orch_server.loops.supervisor import Loop, supervise
+from orch_server.services.agents import AgentRegistry
+from orch_server.services.authorization import AuthorizationService
+from orch_server.services.events import LocalBus
+from orch_server.services.heartbeat import HeartbeatService
+from orch_server.services.identity import IdentityService
+from orch_server.services.mailbox import Mailbox
+from orch_server.services.passphrase import Passphrase
+from orch_server.services.scheduler import SchedulerService
+from orch_server.services.session_state import SessionStateService
+from orch_server.services.targets import Targets
+from orch_server.services.tokens import TokenFiles
+from orch_server.storage.store import Store
+from orch_server.tmux.finder import PaneFinder
+from orch_server.tmux.local_courier import LocalCourier
+from orch_server.tmux.processes import host_name
+from orch_server.transport.authorization import AuthorizationServicer
+from orch_server.transport.guard import Guard
+from orch_server.transport.heartbeat import HeartbeatServicer
+from orch_server.transport.identity import IdentitySocket
+from orch_server.transport.scheduler import SchedulerServicer
+from orch_server.transport.session_state import SessionStateServicer
+
+logger = logging.getLogger(__name__)
+
+_GRACE = 2.0
+_RECONNECT_AFTER = timedelta(milliseconds=200)
+_OPTIONS = (
+    ("grpc.so_reuseport", 0),  # a second server must not share the port
+    ("grpc.server.max_pending_requests", 20_000),  # a reconnect storm must not be refused
+    ("grpc.server.max_pending_requests_hard_limit", 20_000),
+    ("grpc.http2.min_ping_interval_without_data_ms", 1_000),
+)
+_SERVICES = (
+    heartbeat_pb2.DESCRIPTOR.services_by_name["HeartbeatService"].full_name,
+    scheduler_pb2.DESCRIPTOR.services_by_name["SchedulerService"].full_name,
+    authorization_pb2.DESCRIPTOR.services_by_name["AuthorizationService"].full_name,
+    session_state_pb2.DESCRIPTOR.services_by_name["SessionStateService"].full_name,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class _Core:
+    """The services, wired."""
+
+    store: Store
+    bus: LocalBus
+    registry: AgentRegistry
+    identity: IdentityService
+    passphrase: Passphrase
+    heartbeat: HeartbeatService
+    mailbox: Mailbox
+    scheduler: SchedulerService
+    authorization: AuthorizationService
+    state: SessionStateService
+
+
+async def serve(settings: Settings, ready: Callable[[str], None]) -> None:
+    """Serves until SIGTERM or SIGINT; calls `ready` with one line when calls are answered.
+
+    Raises StartupError when it cannot start, LoopDied when one of its loops ended.
+    """
+    os.umask(0o077)
+    os.environ["LC_ALL"] = "C.UTF-8"  # libtmux: in another locale tmux garbles names
+    clock = SystemClock()
+    check_home(settings)
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    with _locks(settings):
+        core = await _wire(settings, clock)
+        try:
+            await _recover(core)
+            await _run(settings, core, clock, stop, ready)
+        finally:
+            await core.store.close()
+
+
+async def _wire(settings: Settings, clock: Clock) -> _Core:
+    host = host_name()
+    bus = LocalBus()
+    store = Store(settings.database, clock, bus.publish)
+    known = await store.open()
+    finder = PaneFinder(host)
+    passphrase = Passphrase(settings.passphrase)
+    registry = AgentRegistry(store, clock)
+    await registry.load()
+    roles = settings.approver_roles
+    identity = IdentityService(
+        finder, registry, TokenFiles(settings.tokens), known.token_key, clock
+    )
+    targets = Targets(registry, finder, passphrase, roles)
+    heartbeat = HeartbeatService(store, registry, finder, passphrase, roles, settings.pace, clock)
+    mailbox = Mailbox(store, registry, heartbeat, LocalCourier(), host, known.generation, clock)
+    heartbeat.on_courier = mailbox.wake
+    scheduler = SchedulerService(store, targets, clock, mailbox.wake)
+    authorization = AuthorizationService(
+        store, registry, targets, passphrase, bus, roles, clock, mailbox.wake
+    )
+    state = SessionStateService(store, registry, heartbeat, authorization, targets, bus)
+    return _Core(
+        store,
+        bus,
+        registry,
+        identity,
+        passphrase,
+        heartbeat,
+        mailbox,
+        scheduler,
+        authorization,
+        state,
+    )
+
+
+async def _recover(core: _Core) -> None:
+    """What must be true before the first call: the overdue has expired, clients have an amnesty."""
+    await core.authorization.expire_overdue()
+    await core.heartbeat.restore()
+
+
+async def _run(
+    settings: Settings, core: _Core, clock: Clock, stop: asyncio.Event, ready: Callable[[str], None]
+) -> None:
+    server, health = _server(core, clock)
+    sockets = [_identity_socket(path, core) for path in settings.sockets]
+    addresses = _bind(server, settings)
+    await server.start()
+    await _serving(health)
+    for socket in sockets:
+        await socket.start()
+    loops = asyncio.create_task(supervise(_loops(core, clock)))
+    mode = (
+        ""
+        if core.passphrase.is_set()
+        else (
+            "; open mode: anyone local may decide authorizations,"
+            " 'orch-server passphrase set' closes it"
+        )
+    )
+    ready(f"orch-server {__version__} ready on {' '.join(addresses)} (pid {os.getpid()}){mode}")
+    try:
+        stopped = asyncio.create_task(stop.wait())
+        await asyncio.wait((loops, stopped), return_when=asyncio.FIRST_COMPLETED)
+        await _drain(server, health, core)
+    finally:
+        for socket in sockets:
+            await socket.stop()
+        loops.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await loops  # raises LoopDied when that was why the server stops
+
+
+async def _drain(server: grpc.aio.Server, health: health_aio.HealthServicer, core: _Core) -> None:
+    """Health first, then streams are told to come back, then unary calls finish."""
+    logger.info("draining")
+    await health.enter_graceful_shutdown()
+    core.bus.close()
+    with contextlib.suppress(TimeoutError):
+        await asyncio.wait_for(core.heartbeat.drain(_RECONNECT_AFTER), _GRACE)
+    await server.stop(_GRACE)
+    logger.info("stopped")
+
+
+def _loops(core: _Core, clock: Clock) -> list[Loop]:
+    """Every background task of the server."""
+    scheduler, authorization = core.scheduler, core.authorization
+    return [
+        Loop("leases", lambda: watch_leases(core.heartbeat, clock)),
+        Loop("mailbox", core.mailbox.run),
+        Loop("firing", lambda: serve_deadlines(scheduler.fire_due, scheduler.changed, clock)),
+        Loop(
+            "expiry",
+            lambda: serve_deadlines(authorization.expire_overdue, authorization.changed, clock),
+        ),
+    ]
+
+
+def _server(core: _Core, clock: Clock) -> tuple[grpc.aio.Server, health_aio.HealthServicer]:
+    server = grpc.aio.server(interceptors=[Guard(core.identity)], options=_OPTIONS)
+    health = health_aio.HealthServicer()
+    heartbeat_pb2_grpc.add_HeartbeatServiceServicer_to_server(
+        HeartbeatServicer(core.heartbeat, core.mailbox, core.state), server
+    )
+    scheduler_pb2_grpc.add_SchedulerServiceServicer_to_server(
+        SchedulerServicer(core.scheduler), server
+    )
+    authorization_pb2_grpc.add_AuthorizationServiceServicer_to_server(
+        AuthorizationServicer(core.authorization), server
+    )
+    session_state_pb2_grpc.add_SessionStateServiceServicer_to_server(
+        SessionStateServicer(core.state, clock), server
+    )
+    health_pb2_grpc.add_HealthServicer_to_server(health, server)
+    names = (*_SERVICES, health_pb2.DESCRIPTOR.services_by_name["Health"].full_name)
+    reflection.enable_server_reflection((*names, reflection.SERVICE_NAME), server)
+    return server, health
+
+
+async def _serving(health: health_aio.HealthServicer) -> None:
+    for name in ("", *_SERVICES):
+        await health.set(name, health_pb2.HealthCheckResponse.SERVING)
+
+
+def _bind(server: grpc.aio.Server, settings: Settings) -> list[str]:
+    """Binds all addresses; a Unix socket is for this user only."""
+    addresses = []
+    before = os.umask(0o177)
+    try:
+        for path in settings.sockets:
+            server.add_insecure_port(f"unix:{path}")
+            path.chmod(0o600)
+            addresses.append(f"unix:{path}")
+        for address in settings.ports:
+            host = address.rpartition(":")[0]
+            port = server.add_insecure_port(address)
+            addresses.append(f"{host}:{port}")
+    except (RuntimeError, OSError) as exc:
+        raise StartupError(
+            f"The server cannot listen ({exc}); another program may have the address."
+        ) from exc
+    finally:
+        os.umask(before)
+    return addresses
+
+
+def _identity_socket(path: Path, core: _Core) -> IdentitySocket:
+    return IdentitySocket(path.with_name(f"{path.stem}-id.sock"), core.identity)
+
+
+@contextlib.contextmanager
+def _locks(settings: Settings) -> Iterator[None]:
+    """Holds a lock on the home and on each socket: a second server must not steal either."""
+    with contextlib.ExitStack() as stack:
+        for path in (settings.database, *settings.sockets):
+            lock = stack.enter_context(path.with_name(f"{path.name}.lock").open("a"))
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as exc:
+                raise StartupError(
+                    f"Another orch-server already serves {path.parent}; stop it first, or give this"
+                    " one another --home."
+                ) from exc
+        yield

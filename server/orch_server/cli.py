@@ -1,0 +1,189 @@
+"""`orch-server …`: runs the server and keeps its files."""
+
+from __future__ import annotations
+
+import argparse
+import getpass
+import json
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+
+from orch_server import __version__, config, logs
+from orch_server.core.clock import SystemClock
+from orch_server.core.errors import NotFound, OrchError, StartupError
+from orch_server.core.text import check_name, check_role
+from orch_server.services.passphrase import Passphrase
+from orch_server.services.tokens import TokenFiles
+
+_EXAMPLES = """examples:
+  orch-server run
+  orch-server run --home /srv/orch --listen unix:/srv/orch/orch.sock --listen 127.0.0.1:50051
+  orch-server token create --session atlas-impl-1a2b3c4d --role developer
+  orch-server passphrase set
+"""
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Runs a command; returns the exit status: 0 done, 1 failed, 2 usage, 4 not found."""
+    args = _parser().parse_args(argv)
+    run: Callable[[argparse.Namespace], int] = args.run
+    try:
+        return run(args)
+    except NotFound as exc:
+        print(f"orch-server: {exc.message}", file=sys.stderr)
+        return 4
+    except OrchError as exc:
+        print(f"orch-server: {exc.message}", file=sys.stderr)
+        return 1
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="orch-server",
+        description="The server of tmux-orchestrator.",
+        epilog=_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action="version", version=f"orch-server {__version__}")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    run = commands.add_parser("run", help="serve until SIGTERM; prints one line when ready")
+    _add_home(run)
+    run.set_defaults(run=_run)
+
+    check = commands.add_parser("check", help="check configuration and environment")
+    _add_home(check)
+    check.set_defaults(run=_check)
+
+    token = commands.add_parser("token", help="tokens for calls over TCP and by grpcurl")
+    tokens = token.add_subparsers(required=True, metavar="ACTION")
+    create = tokens.add_parser("create", help="make a token; without a role it is the operator's")
+    create.add_argument("--session", default="", help="the session the token acts in")
+    create.add_argument("--role", default="", help="the role it acts as")
+    create.set_defaults(run=_token_create)
+    listing = tokens.add_parser("list", help="list tokens, without their secrets")
+    listing.add_argument("--json", action="store_true", help="print JSON")
+    listing.set_defaults(run=_token_list)
+    revoke = tokens.add_parser("revoke", help="end a token")
+    revoke.add_argument("id", metavar="ID")
+    revoke.set_defaults(run=_token_revoke)
+
+    passphrase = commands.add_parser("passphrase", help="the operator's passphrase")
+    actions = passphrase.add_subparsers(required=True, metavar="ACTION")
+    setting = actions.add_parser("set", help="set or change it; asked on the terminal")
+    setting.set_defaults(run=_passphrase_set)
+
+    for sub in (create, listing, revoke, setting):
+        sub.add_argument("--home", help="ORCH_HOME; default: orch under the XDG state directory")
+    return parser
+
+
+def _add_home(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--home", help="ORCH_HOME; default: orch under the XDG state directory")
+    parser.add_argument(
+        "--listen",
+        action="append",
+        metavar="ADDRESS",
+        help="unix:/PATH or a loopback HOST:PORT; may be repeated; default: unix:HOME/orch.sock",
+    )
+
+
+def _run(args: argparse.Namespace) -> int:
+    import uvloop
+
+    from orch_server.app import serve
+    from orch_server.loops.supervisor import LoopDied
+
+    settings = config.load(args.home, args.listen)
+    logs.configure(settings.log_level)
+
+    def ready(line: str) -> None:
+        print(line, flush=True)
+
+    try:
+        uvloop.run(serve(settings, ready))
+    except LoopDied as exc:
+        print(f"orch-server: the loop '{exc}' died; see the log above.", file=sys.stderr)
+        return 1
+    return 0
+
+
+def _check(args: argparse.Namespace) -> int:
+    settings = config.load(args.home, args.listen)
+    config.check_home(settings)
+    tmux = shutil.which("tmux")
+    if tmux is None:
+        raise StartupError("tmux is not installed; install it: apt-get install tmux")
+    version = subprocess.run([tmux, "-V"], capture_output=True, text=True, timeout=5, check=False)
+    numbers = version.stdout.split()[-1].lstrip("next-").split(".")
+    if int(numbers[0]) < 3 or (numbers[0] == "3" and int(numbers[1][0]) < 2):
+        raise StartupError(f"{version.stdout.strip()} is too old; install tmux 3.2 or newer.")
+    for line in (
+        f"home        {settings.home}",
+        f"listen      {' '.join([f'unix:{p}' for p in settings.sockets] + list(settings.ports))}",
+        f"approvers   {', '.join(settings.approver_roles)}",
+        f"passphrase  {'set' if settings.passphrase.exists() else 'not set: open mode'}",
+        f"tmux        {version.stdout.strip()}",
+    ):
+        print(line)
+    return 0
+
+
+def _token_create(args: argparse.Namespace) -> int:
+    settings = config.load(args.home)
+    if bool(args.session) != bool(args.role):
+        raise StartupError("Give both --session and --role, or neither for the operator's token.")
+    role = check_role("role", args.role) if args.role else ""
+    session = check_name("session", args.session) if args.session else ""
+    if not role or role in settings.approver_roles:
+        _prove(Passphrase(settings.passphrase))
+    config.check_home(settings)
+    created = SystemClock().now().isoformat(timespec="seconds")
+    print(TokenFiles(settings.tokens).create(session, role, created))
+    return 0
+
+
+def _token_list(args: argparse.Namespace) -> int:
+    found = TokenFiles(config.load(args.home).tokens).list()
+    if args.json:
+        print(
+            json.dumps(
+                [
+                    {"id": t.id, "session": t.session, "role": t.role, "created": t.created}
+                    for t in found
+                ]
+            )
+        )
+        return 0
+    for token in found:
+        whose = f"{token.session}:{token.role}" if token.role else "operator"
+        print(f"{token.id}  {token.created}  {whose}")
+    return 0
+
+
+def _token_revoke(args: argparse.Namespace) -> int:
+    TokenFiles(config.load(args.home).tokens).revoke(args.id)
+    return 0
+
+
+def _passphrase_set(args: argparse.Namespace) -> int:
+    settings = config.load(args.home)
+    config.check_home(settings)
+    passphrase = Passphrase(settings.passphrase)
+    _prove(passphrase)
+    first = getpass.getpass("New passphrase: ")
+    if not first:
+        raise StartupError("An empty passphrase protects nothing; nothing was changed.")
+    if getpass.getpass("Again: ") != first:
+        raise StartupError("The two passphrases differ; nothing was changed.")
+    passphrase.set(first)
+    print("The passphrase is set; it holds from now on, without a restart.")
+    return 0
+
+
+def _prove(passphrase: Passphrase) -> None:
+    """Asks for the present passphrase, when there is one."""
+    if passphrase.is_set() and not passphrase.matches(getpass.getpass("Present passphrase: ")):
+        raise StartupError("The passphrase is wrong; nothing was changed.")

@@ -1,0 +1,110 @@
+"""Leases: how long a silent client still counts as alive. Pure; `now` is monotonic seconds.
+
+Two signals make two verdicts. Silence: the lease ends. A broken stream: the client is suspect at
+once and has only the grace to come back. A lease is renewed by any frame of its own epoch; a frame
+of an older epoch is an error, since a newer client holds the agent.
+"""
+
+from __future__ import annotations
+
+import heapq
+from dataclasses import dataclass
+
+from orch_server.core.errors import StaleEpoch
+
+
+@dataclass(slots=True)
+class _Lease:
+    epoch: int
+    deadline: float
+    connected: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Pace:
+    """Seconds between beats, of the lease (three beats), and of grace after a broken stream."""
+
+    beat: float = 5.0
+    lease: float = 15.0
+    grace: float = 0.75
+
+
+class LeaseTable:
+    """The leases of all clients, in memory only. Renewing one is a dictionary access."""
+
+    def __init__(self, pace: Pace) -> None:
+        self.pace = pace
+        self._leases: dict[str, _Lease] = {}
+        self._heap: list[tuple[float, str]] = []
+
+    def grant(self, agent: str, epoch: int, now: float) -> None:
+        """Starts the lease of a new connection and ends the one before."""
+        self._put(agent, _Lease(epoch, now + self.pace.lease, connected=True))
+
+    def await_return(self, agent: str, epoch: int, now: float) -> None:
+        """Amnesty after a start of the server: at most two leases to come back."""
+        self._put(agent, _Lease(epoch, now + 2 * self.pace.lease, connected=False))
+
+    def renew(self, agent: str, epoch: int, now: float) -> None:
+        """A frame came. Raises StaleEpoch when a newer connection holds the agent."""
+        lease = self._leases.get(agent)
+        if lease is None or lease.epoch != epoch:
+            raise stale_epoch(epoch)
+        lease.deadline = now + self.pace.lease
+
+    def broke(self, agent: str, epoch: int, now: float) -> bool:
+        """The stream ended without goodbye. True when that was the newest connection."""
+        lease = self._leases.get(agent)
+        if lease is None or lease.epoch != epoch:
+            return False
+        self._put(agent, _Lease(epoch, now + self.pace.grace, connected=False))
+        return True
+
+    def end(self, agent: str, epoch: int) -> bool:
+        """The client said goodbye. True when that was the newest connection."""
+        lease = self._leases.get(agent)
+        if lease is None or lease.epoch != epoch:
+            return False
+        del self._leases[agent]
+        return True
+
+    def expire(self, now: float) -> list[tuple[str, int]]:
+        """Removes and returns (agent, epoch) of each lease that has ended."""
+        ended = []
+        while self._heap and self._heap[0][0] <= now:
+            _, agent = heapq.heappop(self._heap)
+            lease = self._leases.get(agent)
+            if lease is None:
+                continue
+            if lease.deadline > now:
+                heapq.heappush(self._heap, (lease.deadline, agent))
+                continue
+            del self._leases[agent]
+            ended.append((agent, lease.epoch))
+        return ended
+
+    def extend_all(self, seconds: float) -> None:
+        """The server itself stood still for so long: nobody is blamed for it."""
+        for lease in self._leases.values():
+            lease.deadline += seconds
+
+    def next_check(self) -> float | None:
+        """When `expire` should run next; None when nobody has a lease."""
+        return self._heap[0][0] if self._heap else None
+
+    def connected(self, agent: str) -> bool:
+        """Whether a stream of this agent is open."""
+        lease = self._leases.get(agent)
+        return lease is not None and lease.connected
+
+    def _put(self, agent: str, lease: _Lease) -> None:
+        self._leases[agent] = lease
+        heapq.heappush(self._heap, (lease.deadline, agent))
+
+
+def stale_epoch(epoch: int) -> StaleEpoch:
+    """The error for a frame or report of an older connection."""
+    return StaleEpoch(
+        f"Connection {epoch} of this agent was replaced by a newer one; this client must end.",
+        epoch=str(epoch),
+    )

@@ -1,0 +1,27 @@
+"""How loops wait: until a time or until something has changed, whichever comes first."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import datetime
+
+from orch_server.core.clock import Clock
+
+#: The wall clock may be set while a loop sleeps, so none sleeps longer than this at once.
+LONGEST = 30.0
+
+
+async def until_changed(changed: asyncio.Event, seconds: float | None) -> None:
+    """Waits for the event, at most so many seconds; None: for ever."""
+    try:
+        async with asyncio.timeout(seconds):
+            await changed.wait()
+    except TimeoutError:
+        pass
+
+
+def seconds_until(at: datetime | None, clock: Clock) -> float:
+    """How long to sleep for something that is due at a wall-clock time."""
+    if at is None:
+        return LONGEST
+    return min(LONGEST, max(0.0, (at - clock.now()).total_seconds()))

@@ -1,0 +1,75 @@
+"""The local event bus: what was committed, handed to those in this process who watch.
+
+Every subscriber has a bounded queue of its own; one that falls behind is told so and must begin
+again. Nobody slows the writer down.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import contextmanager
+
+from orch_server.core.errors import Draining, Unavailable
+from orch_server.core.event import Event
+
+_DEPTH = 4096
+
+
+class Subscription:
+    """The events that one watcher asked for, in order."""
+
+    def __init__(self, wanted: Callable[[Event], bool]) -> None:
+        self._wanted = wanted
+        self._queue: asyncio.Queue[Event | None] = asyncio.Queue(_DEPTH)
+        self._lagged = False
+
+    def offer(self, events: list[Event]) -> None:
+        """Queues what is wanted; called by the bus."""
+        for event in events:
+            if self._lagged or not self._wanted(event):
+                continue
+            if self._queue.qsize() >= _DEPTH - 1:
+                self._lagged = True
+                self._queue.put_nowait(None)
+                return
+            self._queue.put_nowait(event)
+
+    def close(self) -> None:
+        """Ends the iteration with Draining."""
+        if self._queue.qsize() < _DEPTH:
+            self._queue.put_nowait(None)
+
+    async def __aiter__(self) -> AsyncIterator[Event]:
+        while (event := await self._queue.get()) is not None:
+            yield event
+        if self._lagged:
+            raise Unavailable("This watch fell too far behind; begin it again.")
+        raise Draining("The server stops; begin this watch again in a moment.")
+
+
+class LocalBus:
+    """Hands committed events to the subscribers of this process."""
+
+    def __init__(self) -> None:
+        self._subscriptions: set[Subscription] = set()
+
+    def publish(self, events: list[Event]) -> None:
+        """Called by the store after each commit, on the event loop, in order."""
+        for subscription in self._subscriptions:
+            subscription.offer(events)
+
+    @contextmanager
+    def subscribe(self, wanted: Callable[[Event], bool]) -> Iterator[Subscription]:
+        """Subscribes for as long as the block lasts."""
+        subscription = Subscription(wanted)
+        self._subscriptions.add(subscription)
+        try:
+            yield subscription
+        finally:
+            self._subscriptions.discard(subscription)
+
+    def close(self) -> None:
+        """Ends all watches, since the server stops."""
+        for subscription in list(self._subscriptions):
+            subscription.close()

@@ -1,0 +1,351 @@
+"""Connections of clients: who holds an agent, whether it is heard, who was replaced.
+
+Beats change memory only. What changes an agent (a new connection, a verdict, a goodbye) is written.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+
+from orch_server.core.agent import HELD, Agent, Kind, Liveness
+from orch_server.core.clock import Clock
+from orch_server.core.delivery import Offer, Report
+from orch_server.core.errors import (
+    AlreadyExists,
+    InvalidInput,
+    NotAllowed,
+    OrchError,
+    Unavailable,
+)
+from orch_server.core.identity import Caller, Incarnation, InPane, Pane, TokenAgent
+from orch_server.core.lease import LeaseTable, Pace, stale_epoch
+from orch_server.core.text import check_name, check_role
+from orch_server.services.agents import AgentRegistry, role_of
+from orch_server.services.passphrase import Passphrase
+from orch_server.storage import agents as table
+from orch_server.storage.store import Store, Transaction
+from orch_server.tmux.finder import PaneFinder
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Introduction:
+    """What a client says of itself; see Hello."""
+
+    incarnation: Incarnation
+    pane_pid: int
+    session: str
+    role: str
+    kind: str
+    client_version: str
+    take_over: bool
+    passphrase: str
+
+
+@dataclass(frozen=True, slots=True)
+class Replaced:
+    """Told to a client that a newer one replaced."""
+
+    epoch: int
+    by: str
+
+
+@dataclass(frozen=True, slots=True)
+class Draining:
+    """Told to all clients when the server stops."""
+
+    reconnect_after: timedelta
+
+
+Push = Offer | Replaced | Draining
+
+
+@dataclass(slots=True, eq=False)
+class Connection:
+    """An open stream. `push` writes to it; `close` ends it with an error after what was pushed."""
+
+    agent_id: str
+    epoch: int
+    push: Callable[[Push], Awaitable[None]]
+    close: Callable[[OrchError], None]
+    foreground: str = ""
+    heard: float = 0.0
+
+
+class HeartbeatService:
+    """Grants agents to connections and gives verdicts on them."""
+
+    def __init__(
+        self,
+        store: Store,
+        registry: AgentRegistry,
+        finder: PaneFinder,
+        passphrase: Passphrase,
+        approver_roles: tuple[str, ...],
+        pace: Pace,
+        clock: Clock,
+    ) -> None:
+        self._store = store
+        self._registry = registry
+        self._finder = finder
+        self._passphrase = passphrase
+        self._approver_roles = approver_roles
+        self._clock = clock
+        self.pace = pace
+        self.leases = LeaseTable(pace)
+        self.changed = asyncio.Event()  # a lease may now end earlier than was thought
+        self.on_courier: Callable[[str], None] = lambda agent_id: None
+        self._connections: dict[str, Connection] = {}
+
+    async def restore(self) -> None:
+        """After a start: clients that were there get an amnesty to come back."""
+        now = self._clock.monotonic()
+        for agent in self._registry.all():
+            if agent.liveness in HELD:
+                self.leases.await_return(agent.id, agent.epoch, now)
+                await self._set_liveness(agent, Liveness.UNKNOWN)
+
+    async def connect(
+        self,
+        caller: Caller,
+        intro: Introduction,
+        push: Callable[[Push], Awaitable[None]],
+        close: Callable[[OrchError], None],
+    ) -> tuple[Agent, Connection]:
+        """Accepts a client. Raises AlreadyExists, NotAllowed, InvalidInput or NotFound."""
+        panes = await self._local_panes(intro)
+        intro = _verified(intro, panes)
+        self._check_caller(caller, intro)
+        session, role = self._place(intro, panes)
+        await self._check_binding(session, role, intro)
+        agent, evicted = self._bind(session, role, intro)
+        connection = Connection(agent.id, agent.epoch, push, close, heard=self._clock.monotonic())
+        previous = self._connections.get(agent.id)
+        self._connections[agent.id] = connection
+        self.leases.grant(agent.id, agent.epoch, connection.heard)
+        self.changed.set()
+        await self._store.write(lambda tx: _register(tx, agent, evicted))
+        if previous is not None:
+            await self._replace(previous, agent)
+        return agent, connection
+
+    def beat(self, connection: Connection, foreground: str) -> None:
+        """A beat came. Raises StaleEpoch when a newer connection holds the agent."""
+        now = self._clock.monotonic()
+        self.leases.renew(connection.agent_id, connection.epoch, now)
+        connection.heard = now
+        connection.foreground = foreground
+
+    def heard(self, connection: Connection, report: Report) -> None:
+        """A report came: a sign of life of the epoch that it names. Raises StaleEpoch."""
+        if report.grant != connection.epoch:
+            raise stale_epoch(report.grant)
+        self.beat(connection, connection.foreground)
+
+    async def left(self, connection: Connection, liveness: Liveness) -> None:
+        """The client said goodbye; UNKNOWN: it comes back after the server's restart."""
+        if self.leases.end(connection.agent_id, connection.epoch):
+            await self._gone(connection.agent_id, liveness)
+
+    async def broke(self, connection: Connection) -> None:
+        """The stream ended without a goodbye."""
+        if self.leases.broke(connection.agent_id, connection.epoch, self._clock.monotonic()):
+            self._connections.pop(connection.agent_id, None)
+            self.changed.set()
+            await self._change(connection.agent_id, Liveness.SUSPECT, connection)
+
+    async def expire(self) -> None:
+        """Gives the verdict on every lease that has ended."""
+        ended = self.leases.expire(self._clock.monotonic())
+        for agent_id, epoch in ended:
+            logger.info("lease expired", extra={"agent": agent_id, "epoch": epoch})
+            connection = self._connections.get(agent_id)
+            if connection is not None:
+                connection.close(_LeaseEnded())
+        await asyncio.gather(*(self._gone(agent_id, Liveness.LOST) for agent_id, _ in ended))
+
+    def connection(self, agent_id: str) -> Connection | None:
+        """The open stream of an agent."""
+        return self._connections.get(agent_id)
+
+    def last_check_in(self, agent: Agent) -> datetime | None:
+        """When the agent's client was last heard."""
+        connection = self._connections.get(agent.id)
+        if connection is None:
+            return agent.last_check_in_at
+        silent = self._clock.monotonic() - connection.heard
+        return self._clock.now() - timedelta(seconds=silent)
+
+    async def drain(self, reconnect_after: timedelta) -> None:
+        """Asks every client to come back later."""
+        for connection in list(self._connections.values()):
+            await connection.push(Draining(reconnect_after))
+
+    # ---- the rules of binding ----
+
+    def _check_caller(self, caller: Caller, intro: Introduction) -> None:
+        """An agent may beat for its own pane only; the operator for any."""
+        if isinstance(caller, InPane) and caller.incarnation != intro.incarnation:
+            agent = self._registry.in_pane(caller.incarnation)
+            if agent is not None and agent.liveness is not Liveness.UNMANAGED:
+                raise NotAllowed(
+                    f"{agent.address} may not serve pane {intro.incarnation.pane}; run the"
+                    " heartbeat in that pane, or from a pane that is no agent's."
+                )
+        if isinstance(caller, TokenAgent) and intro.role not in ("", caller.role):
+            raise NotAllowed(f"This token is for the role {caller.role}, not for {intro.role}.")
+
+    def _place(self, intro: Introduction, panes: list[Pane]) -> tuple[str, str]:
+        """The session and role that the client asks for."""
+        known = self._registry.in_pane(intro.incarnation)
+        if known is not None and intro.role in ("", known.role):
+            return known.session, known.role
+        if intro.role:
+            role = check_role("role", intro.role)
+        else:
+            pane = next((p for p in panes if p.incarnation == intro.incarnation), None)
+            if pane is None:
+                raise InvalidInput("role", "The role is not known; give it with --role.")
+            role = role_of(pane, panes)
+        if known is not None and known.role != role:
+            managed = known.liveness is not Liveness.UNMANAGED
+            if managed and not intro.take_over:
+                raise AlreadyExists(
+                    f"Pane {intro.incarnation.pane} is registered as {known.address}; leave --role"
+                    " away, or give it a new role with --take-over."
+                )
+        return check_name("session", intro.session), role
+
+    async def _check_binding(self, session: str, role: str, intro: Introduction) -> None:
+        """A role that may approve is bound to a new pane by the operator only."""
+        if role not in self._approver_roles:
+            return
+        holder = self._registry.at(session, role)
+        if holder is not None and holder.incarnation == intro.incarnation:
+            return
+        what = f"bind the role {role}, which may approve, to a new pane"
+        await self._passphrase.demand(intro.passphrase, what)
+
+    def _bind(self, session: str, role: str, intro: Introduction) -> tuple[Agent, Agent | None]:
+        """Gives the agent to the pane, in memory; returns it and who had the pane before.
+
+        Raises AlreadyExists when a living client in another pane holds the agent.
+        """
+        holder = self._registry.at(session, role)
+        if holder is not None and holder.incarnation != intro.incarnation:
+            _check_free(holder, intro)
+        other = self._registry.in_pane(intro.incarnation)
+        evicted = None
+        if other is not None and (holder is None or other.id != holder.id):
+            evicted = self._evict(other)
+        base = holder or self._registry.new(session, role)
+        now = self._clock.now()
+        was_alive = base.liveness is Liveness.ALIVE
+        agent = replace(
+            base,
+            incarnation=intro.incarnation,
+            pane_pid=intro.pane_pid,
+            kind=Kind(intro.kind),
+            epoch=base.epoch + 1,
+            liveness=Liveness.ALIVE,
+            liveness_changed_at=base.liveness_changed_at if was_alive else now,
+            last_check_in_at=now,
+            client_version=intro.client_version,
+        )
+        self._registry.put(agent)
+        return agent, evicted
+
+    def _evict(self, other: Agent) -> Agent | None:
+        """The pane gets another role: the agent that had it has none any more."""
+        assert other.incarnation is not None
+        connection = self._connections.pop(other.id, None)
+        if connection is not None:
+            self.leases.end(other.id, connection.epoch)
+            connection.close(stale_epoch(connection.epoch))
+        return self._registry.unbind_pane(other.incarnation)
+
+    async def _local_panes(self, intro: Introduction) -> list[Pane]:
+        """What tmux says, when the pane is on this host; on other hosts the client is believed."""
+        if intro.incarnation.host != self._finder.host:
+            return []
+        return await self._finder.list_panes(intro.incarnation.socket)
+
+    # ---- changes ----
+
+    async def _replace(self, previous: Connection, agent: Agent) -> None:
+        where = agent.incarnation.pane if agent.incarnation else "another pane"
+        by = f"a newer client of {agent.address} in pane {where}"
+        await previous.push(Replaced(agent.epoch, by))
+        previous.close(stale_epoch(previous.epoch))
+
+    async def _gone(self, agent_id: str, liveness: Liveness) -> None:
+        """No stream any more: what it still reports is void, so the epoch grows."""
+        connection = self._connections.pop(agent_id, None)
+        agent = self._registry.get(agent_id)
+        if agent is None:
+            return
+        revoked = replace(agent, epoch=agent.epoch + 1)
+        if liveness is Liveness.UNKNOWN:
+            revoked = agent
+            self.leases.await_return(agent_id, agent.epoch, self._clock.monotonic())
+            self.changed.set()
+        await self._set_liveness(self._checked_in(revoked, connection), liveness)
+        self.on_courier(agent_id)
+
+    async def _change(self, agent_id: str, liveness: Liveness, connection: Connection) -> None:
+        agent = self._registry.get(agent_id)
+        if agent is not None:
+            await self._set_liveness(self._checked_in(agent, connection), liveness)
+
+    def _checked_in(self, agent: Agent, connection: Connection | None) -> Agent:
+        if connection is None:
+            return agent
+        silent = timedelta(seconds=self._clock.monotonic() - connection.heard)
+        return replace(agent, last_check_in_at=self._clock.now() - silent)
+
+    async def _set_liveness(self, agent: Agent, liveness: Liveness) -> None:
+        changed = replace(agent, liveness=liveness, liveness_changed_at=self._clock.now())
+        self._registry.put(changed)
+        await self._store.write(lambda tx: table.set_liveness(tx, changed))
+
+
+class _LeaseEnded(Unavailable):
+    """The server heard nothing for a whole lease."""
+
+    reason = "LEASE_ENDED"
+
+    def __init__(self) -> None:
+        super().__init__("Nothing was heard for a whole lease; connect again.")
+
+
+def _register(tx: Transaction, agent: Agent, evicted: Agent | None) -> None:
+    if evicted is not None:
+        table.register(tx, evicted, actor=agent.address)
+    table.register(tx, agent, actor=agent.address)
+
+
+def _check_free(holder: Agent, intro: Introduction) -> None:
+    """Raises AlreadyExists when the role is held by a client that is, or may be, alive."""
+    if holder.liveness in HELD and not intro.take_over:
+        where = holder.incarnation.pane if holder.incarnation else "elsewhere"
+        raise AlreadyExists(
+            f"{holder.address} is held by a client in pane {where}; end that one, or take the role"
+            " with --take-over."
+        )
+
+
+def _verified(intro: Introduction, panes: list[Pane]) -> Introduction:
+    """The introduction with what tmux itself says of the pane, when it was asked."""
+    for pane in panes:
+        if pane.incarnation == intro.incarnation:
+            return replace(intro, pane_pid=pane.pid, session=intro.session or pane.session)
+    if panes:
+        raise InvalidInput(
+            "pane", f"Pane {intro.incarnation.pane} is not there any more; look with 'tmux lsp -a'."
+        )
+    return intro

@@ -1,0 +1,87 @@
+"""Tokens for callers whom the kernel cannot name: over TCP, from containers, by grpcurl.
+
+Each is a file in ORCH_HOME/tokens that holds a hash of the secret, so that they can be made and
+revoked with or without a running server. A token names one role of one session, or the operator.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import hmac
+import json
+import re
+import secrets
+from dataclasses import dataclass
+from pathlib import Path
+
+from orch_server.core.errors import NotFound, Unidentified
+
+_TOKEN = re.compile(r"orch_([0-9a-f]{12})_([A-Za-z0-9_-]{43})\Z")
+
+
+@dataclass(frozen=True, slots=True)
+class TokenFile:
+    """A token as it is kept. Without session and role it is the operator's."""
+
+    id: str
+    session: str
+    role: str
+    created: str
+
+
+class TokenFiles:
+    """The folder with the tokens."""
+
+    PREFIX = "orch_"
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def create(self, session: str, role: str, created: str) -> str:
+        """Makes a token and returns it; only its hash is kept."""
+        self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        token_id, secret = secrets.token_hex(6), secrets.token_urlsafe(32)
+        kept = {"session": session, "role": role, "created": created, "sha256": _hash(secret)}
+        path = self._folder / f"{token_id}.json"
+        path.touch(mode=0o600)
+        path.write_text(json.dumps(kept) + "\n")
+        return f"{self.PREFIX}{token_id}_{secret}"
+
+    def list(self) -> list[TokenFile]:
+        """All tokens, without their secrets."""
+        found = []
+        for path in sorted(self._folder.glob("*.json")):
+            kept = json.loads(path.read_text())
+            found.append(TokenFile(path.stem, kept["session"], kept["role"], kept["created"]))
+        return found
+
+    def revoke(self, token_id: str) -> None:
+        """Ends a token. Raises NotFound."""
+        if token_id not in {t.id for t in self.list()}:
+            raise NotFound(f"There is no token '{token_id}'; 'orch-server token list' shows them.")
+        (self._folder / f"{token_id}.json").unlink()
+
+    async def read(self, token: str) -> tuple[str, str] | None:
+        """The session and role of a token, None for the operator. Raises Unidentified."""
+        return await asyncio.to_thread(self._read, token)
+
+    def _read(self, token: str) -> tuple[str, str] | None:
+        match = _TOKEN.match(token)
+        try:
+            kept = json.loads((self._folder / f"{match[1]}.json").read_text()) if match else None
+        except (OSError, ValueError):
+            kept = None
+        if (
+            match is None
+            or kept is None
+            or not hmac.compare_digest(kept["sha256"], _hash(match[2]))
+        ):
+            raise Unidentified(
+                "The token is unknown or revoked; make one with 'orch-server token create'."
+            )
+        return (kept["session"], kept["role"]) if kept["role"] else None
+
+
+def _hash(secret: str) -> str:
+    return hashlib.sha256(secret.encode()).hexdigest()

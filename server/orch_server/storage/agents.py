@@ -1,0 +1,98 @@
+"""Agents in the store. The service keeps them all in memory and writes only changes."""
+
+from __future__ import annotations
+
+from orch_server.core.agent import Agent
+from orch_server.core.identity import Incarnation
+from orch_server.core.lease import stale_epoch
+from orch_server.storage import sessions
+from orch_server.storage.database import Database
+from orch_server.storage.store import Transaction
+from orch_server.storage.tables import AgentRow
+
+
+def load_all(db: Database) -> list[Agent]:
+    """Every agent that was ever known."""
+    return [_agent(row) for row in AgentRow.select().execute(db)]
+
+
+def register(tx: Transaction, agent: Agent, actor: str) -> None:
+    """Writes an agent as new or as it now is, and makes its session when there is none."""
+    sessions.ensure(tx, agent.session, actor)
+    row = _fields(agent)
+    (
+        AgentRow.insert(**row)
+        .on_conflict(
+            conflict_target=[AgentRow.id],
+            preserve=[
+                f for name, f in AgentRow._meta.fields.items() if name in row and name != "id"
+            ],
+        )
+        .execute(tx.db)
+    )
+    tx.emit(
+        "agent.registered",
+        agent.id,
+        session=agent.session,
+        agent=agent.id,
+        actor=actor,
+        detail=f"{agent.address} epoch {agent.epoch} {agent.liveness}",
+    )
+
+
+def set_liveness(tx: Transaction, agent: Agent) -> None:
+    """Writes a changed liveness, and the epoch with it, unless a newer connection has come."""
+    changed = (
+        AgentRow.update(
+            liveness=agent.liveness,
+            liveness_changed_at=agent.liveness_changed_at,
+            last_check_in_at=agent.last_check_in_at,
+            epoch=agent.epoch,
+        )
+        .where(AgentRow.id == agent.id, AgentRow.epoch <= agent.epoch)
+        .execute(tx.db)
+    )
+    if changed:
+        kind = f"agent.{agent.liveness.lower()}"
+        tx.emit(kind, agent.id, session=agent.session, agent=agent.id, detail=agent.address)
+
+
+def check_epoch(tx: Transaction, agent_id: str, epoch: int) -> None:
+    """Raises StaleEpoch unless this is the newest connection; in the transaction of a write."""
+    rows = tx.execute("select epoch from agent where id = ?", (agent_id,))
+    if not rows or rows[0][0] != epoch:
+        raise stale_epoch(epoch)
+
+
+def _fields(agent: Agent) -> dict[str, object]:
+    at = agent.incarnation or Incarnation("", "", 0, 0, "")
+    return {
+        "id": agent.id,
+        "session": agent.session,
+        "role": agent.role,
+        "kind": agent.kind,
+        "host": at.host,
+        "tmux_socket": at.socket,
+        "tmux_server_pid": at.server_pid,
+        "tmux_server_started": at.started,
+        "pane": at.pane,
+        "pane_pid": agent.pane_pid,
+        "epoch": agent.epoch,
+        "liveness": agent.liveness,
+        "liveness_changed_at": agent.liveness_changed_at,
+        "last_check_in_at": agent.last_check_in_at,
+        "client_version": agent.client_version,
+        "created_at": agent.created_at,
+    }
+
+
+def _agent(row: AgentRow) -> Agent:
+    fields = row.fields()
+    at = Incarnation(
+        fields.pop("host"),
+        fields.pop("tmux_socket"),
+        fields.pop("tmux_server_pid"),
+        fields.pop("tmux_server_started"),
+        fields.pop("pane"),
+    )
+    return Agent(**fields, incarnation=at if at.pane else None)

@@ -1,0 +1,126 @@
+"""Opens the database file: SQLite from apsw, the pragmas, the checks and the migrations.
+
+SQLite comes with apsw since the operating system's own may have the WAL-reset bug (3.7.0-3.51.2).
+Exactly one connection writes and checkpoints; readers cannot write (`query_only`).
+"""
+
+from __future__ import annotations
+
+import logging
+import stat
+from datetime import datetime
+from pathlib import Path
+
+import apsw
+from peewee import DatabaseError, PeeweeException
+from playhouse.apsw_ext import APSWDatabase
+from playhouse.migrations import Runner
+
+from orch_server.core.errors import StartupError
+
+logger = logging.getLogger(__name__)
+
+MIGRATIONS = Path(__file__).parent / "migrations"
+_FIRST_SAFE_SQLITE = (3, 51, 3)
+
+
+class Database(APSWDatabase):  # type: ignore[misc]
+    """A database whose connections also bind datetimes, which peewee's migration runner needs."""
+
+    def _connect(self) -> apsw.Connection:
+        connection: apsw.Connection = super()._connect()
+        connection.convert_binding = _bind
+        return connection
+
+
+def _bind(_cursor: apsw.Cursor, _index: int, value: object) -> str:
+    if isinstance(value, datetime):
+        return value.isoformat(" ")
+    raise TypeError(f"cannot store a {type(value).__name__}")
+
+
+def writer(path: Path) -> Database:
+    """The database for the one writing thread: an acknowledged commit is on disk."""
+    return Database(
+        str(path),
+        pragmas={"journal_mode": "wal", "synchronous": "full", "foreign_keys": 1},
+        lock_type="IMMEDIATE",
+    )
+
+
+def reader(path: Path) -> Database:
+    """The database for a reading thread."""
+    return Database(str(path), pragmas={"query_only": 1, "wal_autocheckpoint": 0})
+
+
+def prepare(db: Database, path: Path, backups: Path, stamp: str) -> None:
+    """Opens the file for writing, checks it and brings its schema up to date.
+
+    Called on the writing thread, before anything else. Raises StartupError, in one sentence, when
+    the file is read-only, damaged, or written by a newer version. A file that holds data is backed
+    up to `backups` before its schema changes; `stamp` names that backup.
+    """
+    if db.server_version < _FIRST_SAFE_SQLITE:
+        raise StartupError(f"apsw brings SQLite {db.server_version}; install apsw 3.51.3 or newer.")
+    _check_writable(path)
+    try:
+        db.connect(reuse_if_open=True)
+        db.execute_sql("begin immediate").fetchall()
+        db.execute_sql("rollback").fetchall()
+        damage = db.execute_sql("pragma quick_check(1)").fetchone()[0]
+        if damage != "ok":
+            raise DatabaseError(damage)
+        _migrate(db, path, backups, stamp)
+    except (PeeweeException, apsw.Error) as exc:
+        raise _explain(path, exc) from exc
+
+
+def _check_writable(path: Path) -> None:
+    if path.exists() and not path.stat().st_mode & stat.S_IWUSR:
+        raise StartupError(f"The database {path} is read-only; make it writable: chmod u+w {path}")
+
+
+def _explain(path: Path, exc: Exception) -> StartupError:
+    text = str(exc).splitlines()[0]
+    lowered = text.lower()
+    if "readonly" in lowered or "unable to open" in lowered:
+        return StartupError(
+            f"The database {path} cannot be written ({text}); make the file and its folder writable"
+            " for this user."
+        )
+    if "locked" in lowered or "busy" in lowered:
+        return StartupError(f"Another program writes to {path}; end it, then start again.")
+    return StartupError(
+        f"The database {path} is damaged ({text}); move it away and put a backup from the folder"
+        f" {path.parent / 'backups'} in its place, or start without it."
+    )
+
+
+def _migrate(db: Database, path: Path, backups: Path, stamp: str) -> None:
+    runner = Runner(db, str(MIGRATIONS))
+    status = runner.status()
+    unknown = [m.name for m in status if m.path is None]
+    if unknown:
+        raise StartupError(
+            f"The database {path} was written by a newer version (it has the migration"
+            f" {unknown[-1]}); run that version, or put back a backup made before."
+        )
+    pending = [m.name for m in status if not m.applied]
+    if not pending:
+        return
+    if any(m.applied for m in status):
+        _backup(db, backups / f"before-{pending[0]}-{stamp}.db")
+    for name in runner.up():
+        logger.info("migration applied", extra={"migration": name})
+
+
+def _backup(db: Database, target: Path) -> None:
+    target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    copy = apsw.Connection(str(target))
+    try:
+        with copy.backup("main", db.connection(), "main") as backup:
+            while not backup.done:
+                backup.step(1000)
+    finally:
+        copy.close()
+    logger.info("database backed up", extra={"file": str(target)})

@@ -1,0 +1,87 @@
+"""Sessions in the store."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+
+from orch_server.core.errors import AlreadyExists, NotFound
+from orch_server.core.session import Session
+from orch_server.core.text import printable
+from orch_server.storage import lookup
+from orch_server.storage.database import Database
+from orch_server.storage.store import Transaction
+from orch_server.storage.tables import SessionRow
+
+
+def find(db: Database, name: str) -> Session | None:
+    """The session with this name, or None."""
+    row = SessionRow.select().where(SessionRow.name == name).first(db)
+    return None if row is None else Session(**row.fields())
+
+
+def get(db: Database, name: str) -> Session:
+    """The session with this name. Raises NotFound, naming those that exist."""
+    session = find(db, name)
+    if session is not None:
+        return session
+    names = [r[0] for r in SessionRow.select(SessionRow.name).limit(20).tuples().execute(db)]
+    known = ", ".join(sorted(names)) or "none"
+    raise NotFound(f"There is no session '{printable(name)}'; there are: {known}.")
+
+
+def list_page(db: Database, size: int, token: str) -> tuple[list[Session], str]:
+    """One page of sessions by name, and the token for the next."""
+    query, offset, limit = lookup.page(SessionRow.select().order_by(SessionRow.name), size, token)
+    rows = [Session(**row.fields()) for row in query.execute(db)]
+    return lookup.next_token(rows, offset, limit)
+
+
+def ensure(tx: Transaction, name: str, actor: str) -> None:
+    """Makes a session with this name unless there is one."""
+    if find(tx.db, name) is None:
+        create(tx, Session(name=name, created_at=tx.now, updated_at=tx.now), actor)
+
+
+def create(tx: Transaction, session: Session, actor: str) -> None:
+    """Writes a new session. Raises AlreadyExists when the name is taken."""
+    if find(tx.db, session.name) is not None:
+        raise AlreadyExists(f"There is a session '{session.name}' already; update it instead.")
+    SessionRow.insert(**asdict(session)).execute(tx.db)
+    tx.emit("session.created", session.name, session=session.name, actor=actor)
+
+
+def save(tx: Transaction, session: Session, actor: str, changed: tuple[str, ...]) -> None:
+    """Writes a changed session."""
+    fields = asdict(session)
+    SessionRow.update(**fields).where(SessionRow.name == session.name).execute(tx.db)
+    tx.emit(
+        "session.updated",
+        session.name,
+        session=session.name,
+        actor=actor,
+        detail=", ".join(changed),
+    )
+
+
+def delete(tx: Transaction, name: str, actor: str) -> list[str]:
+    """Deletes a session with all that belongs to it; returns the ids of its agents."""
+    agents = [r[0] for r in tx.execute("select id from agent where session = ?", (name,))]
+    mine = "agent_id in (select id from agent where session = ?)"
+    tx.execute(f"delete from task where {mine}", (name,))  # noqa: S608 - a constant
+    tx.execute(f"delete from delivery where {mine}", (name,))  # noqa: S608
+    tx.execute(f"delete from authorization where {mine}", (name,))  # noqa: S608
+    tx.execute("delete from agent where session = ?", (name,))
+    tx.execute("delete from session where name = ?", (name,))
+    tx.emit("session.deleted", name, session=name, actor=actor)
+    return agents
+
+
+def pending_work(db: Database, name: str) -> int:
+    """How many pending tasks, deliveries and authorizations the session's agents have."""
+    sql = """select
+        (select count(*) from task t join agent a on a.id = t.agent_id
+            where a.session = ?1 and t.state = 'PENDING')
+        + (select count(*) from delivery d join agent a on a.id = d.agent_id
+            where a.session = ?1 and d.state in ('PENDING', 'OFFERED', 'PASTED'))
+        + (select count(*) from authorization z where z.session = ?1 and z.state = 'PENDING')"""
+    return int(db.execute_sql(sql, (name,)).fetchone()[0])

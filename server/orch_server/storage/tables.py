@@ -1,0 +1,200 @@
+"""The tables as peewee models. They are bound to no database: each query is executed on the
+connection that the store hands out, so that nothing is global.
+
+storage/migrations/ makes the tables; a test compares them with these models. Times are integers in
+the store (microseconds since 1970, UTC) and datetimes outside of it. Each row has a number, which
+keeps the order of arrival, and an id, which is what people and the API see.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from peewee import AutoField, BigIntegerField, BooleanField, IntegerField, Model, TextField
+from playhouse.fields import EnumFieldMixin
+
+from orch_server.core.agent import Kind, Liveness
+from orch_server.core.authorization import AuthorizationState
+from orch_server.core.delivery import DeliveryState
+from orch_server.core.schedule import TaskState
+from orch_server.core.session import Completion, Phase, Plan
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MICROSECOND = timedelta(microseconds=1)
+
+
+def micros(at: datetime) -> int:
+    """Microseconds since 1970."""
+    return (at - _EPOCH) // _MICROSECOND
+
+
+def from_micros(value: int) -> datetime:
+    """The time, with the zone UTC."""
+    return _EPOCH + timedelta(microseconds=value)
+
+
+class TimeField(BigIntegerField):
+    """A time, stored as microseconds since 1970."""
+
+    def db_value(self, value: datetime | None) -> int | None:
+        return None if value is None else micros(value)
+
+    def python_value(self, value: int | None) -> datetime | None:
+        return None if value is None else from_micros(value)
+
+
+class WordField(EnumFieldMixin, TextField):  # type: ignore[misc]
+    """A member of a StrEnum, stored as its word."""
+
+    enum_value_type = str
+
+
+class Row(Model):
+    """A numbered row."""
+
+    number = AutoField()
+
+    def fields(self) -> dict[str, Any]:
+        """The row without its number."""
+        return {k: v for k, v in self.__data__.items() if k != "number"}
+
+
+class StoreRow(Model):
+    """The one row that describes the store itself."""
+
+    only = IntegerField(primary_key=True)
+    generation = TextField()
+    token_key = TextField()
+    offer_sequence = IntegerField()
+
+    class Meta:
+        table_name = "store"
+
+
+class EventRow(Row):
+    """One change; the number is the event's own."""
+
+    at = TimeField()
+    kind = TextField()
+    subject = TextField()
+    session = TextField()
+    agent = TextField()
+    actor = TextField()
+    detail = TextField()
+
+    class Meta:
+        table_name = "event"
+
+
+class SessionRow(Row):
+    """The state of a session."""
+
+    name = TextField(unique=True)
+    created_at = TimeField()
+    updated_at = TimeField()
+    version = IntegerField()
+    project_name = TextField()
+    project_path = TextField()
+    specification_path = TextField()
+    parent_branch = TextField()
+    phase = WordField(Phase)
+    plan = WordField(Plan)
+    completion = WordField(Completion)
+    failure_reason = TextField()
+
+    class Meta:
+        table_name = "session"
+
+
+class AgentRow(Row):
+    """One role in one session, and the incarnation of the pane it lives in."""
+
+    id = TextField(unique=True)
+    session = TextField()
+    role = TextField()
+    kind = WordField(Kind)
+    host = TextField()
+    tmux_socket = TextField()
+    tmux_server_pid = IntegerField()
+    tmux_server_started = IntegerField()
+    pane = TextField()
+    pane_pid = IntegerField()
+    epoch = IntegerField()
+    liveness = WordField(Liveness)
+    liveness_changed_at = TimeField()
+    last_check_in_at = TimeField(null=True)
+    client_version = TextField()
+    created_at = TimeField()
+
+    class Meta:
+        table_name = "agent"
+
+
+class DeliveryRow(Row):
+    """One text on its way into one pane. `sequence` and `offered_to` belong to the last offer."""
+
+    id = TextField(unique=True)
+    agent_id = TextField()
+    text = TextField()
+    origin = TextField()
+    dedupe_key = TextField(unique=True)
+    priority = IntegerField()
+    state = WordField(DeliveryState)
+    detail = TextField()
+    sequence = IntegerField()
+    offer_epoch = IntegerField()
+    offered_to = TextField()
+    refusals = IntegerField()
+    not_before = TimeField()
+    expires_at = TimeField()
+    created_at = TimeField()
+    updated_at = TimeField()
+
+    class Meta:
+        table_name = "delivery"
+
+
+class TaskRow(Row):
+    """A scheduled note."""
+
+    id = TextField(unique=True)
+    agent_id = TextField()
+    note = TextField()
+    due_at = TimeField()
+    state = WordField(TaskState)
+    creator = TextField()
+    created_at = TimeField()
+    fired_at = TimeField(null=True)
+    delivery_id = TextField(null=True)
+    request_id = TextField(null=True, unique=True)
+
+    class Meta:
+        table_name = "task"
+
+
+class AuthorizationRow(Row):
+    """A request for leave to act."""
+
+    id = TextField(unique=True)
+    agent_id = TextField()
+    session = TextField()
+    requester_role = TextField()
+    requester_pane = TextField()
+    approver_role = TextField()
+    action = TextField()
+    priority = IntegerField()
+    priority_derived = BooleanField()
+    state = WordField(AuthorizationState)
+    created_at = TimeField()
+    deadline_at = TimeField()
+    resolved_at = TimeField(null=True)
+    resolver = TextField()
+    reason = TextField()
+    request_id = TextField(null=True, unique=True)
+
+    class Meta:
+        table_name = "authorization"
+
+
+MODELS = (StoreRow, EventRow, SessionRow, AgentRow, DeliveryRow, TaskRow, AuthorizationRow)

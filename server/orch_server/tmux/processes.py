@@ -1,0 +1,31 @@
+"""The kernel's word on processes of this host, from /proc."""
+
+from __future__ import annotations
+
+import socket
+from pathlib import Path
+
+_DEPTH = 64
+
+
+def ancestors(pid: int) -> list[int]:
+    """The process and its parents, up to init. Ends early where the kernel tells no more."""
+    chain: list[int] = []
+    while pid > 1 and len(chain) < _DEPTH:
+        chain.append(pid)
+        pid = parent(pid)
+    return chain
+
+
+def parent(pid: int) -> int:
+    """The process's parent, 0 when it cannot be told."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text(errors="replace")
+    except OSError:
+        return 0
+    return int(stat.rpartition(")")[2].split()[1])
+
+
+def host_name() -> str:
+    """This host, as panes are named by it."""
+    return socket.gethostname()

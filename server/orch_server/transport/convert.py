@@ -1,0 +1,271 @@
+"""Between the messages of the API and the objects of the core. Nothing below knows protobuf."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+from enum import StrEnum
+from typing import Any, TypeVar
+
+from google.protobuf.duration_pb2 import Duration
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from orch.v1 import (
+    agent_pb2,
+    authorization_pb2,
+    delivery_pb2,
+    heartbeat_pb2,
+    scheduler_pb2,
+    session_state_pb2,
+)
+from orch_server.core.agent import AgentView, Kind, WaitingFor
+from orch_server.core.authorization import Authorization, AuthorizationPriority, AuthorizationState
+from orch_server.core.delivery import REPORTED, DeliveryState, Offer, Report
+from orch_server.core.errors import InvalidInput
+from orch_server.core.identity import Incarnation
+from orch_server.core.schedule import Task, TaskState
+from orch_server.core.session import Completion, Phase, Plan, Session
+from orch_server.services.heartbeat import Introduction
+from orch_server.services.session_state import SessionView
+
+E = TypeVar("E", bound=StrEnum)
+
+
+def timestamp(at: datetime | None) -> Timestamp | None:
+    """A time; None stays None."""
+    if at is None:
+        return None
+    result = Timestamp()
+    result.FromDatetime(at)
+    return result
+
+
+def duration(length: timedelta) -> Duration:
+    """A length of time."""
+    result = Duration()
+    result.FromTimedelta(length)
+    return result
+
+
+def to_timedelta(field: str, given: Duration) -> timedelta:
+    """A length of time from a request. Raises InvalidInput when Python cannot hold it."""
+    try:
+        return timedelta(seconds=given.seconds, microseconds=given.nanos // 1000)
+    except OverflowError as exc:
+        raise InvalidInput(field, f"The {field} of {given.seconds} s makes no sense.") from exc
+
+
+def word(enum: Any, prefix: str, value: int, into: type[E], field: str) -> E | None:
+    """The member of a StrEnum for a value of the API's enum; None when not set."""
+    if value == 0:
+        return None
+    try:
+        return into(enum.Name(value).removeprefix(prefix))
+    except ValueError as exc:
+        known = ", ".join(name for name in list(enum.keys()) if not name.endswith("_UNSPECIFIED"))
+        raise InvalidInput(field, f"{value} is no {field}; use one of: {known}.") from exc
+
+
+def pane(at: Incarnation | None) -> agent_pb2.Pane | None:
+    """A pane for the API."""
+    if at is None:
+        return None
+    return agent_pb2.Pane(
+        host=at.host,
+        tmux_socket=at.socket,
+        tmux_server_pid=at.server_pid,
+        tmux_server_start_time=Timestamp(seconds=at.started),
+        pane_id=at.pane,
+    )
+
+
+def waiting_for(waiting: WaitingFor | None) -> agent_pb2.WaitingFor | None:
+    """What an agent waits for."""
+    if waiting is None:
+        return None
+    return agent_pb2.WaitingFor(
+        role=waiting.role,
+        reason=waiting.reason,
+        authorization_id=waiting.authorization_id,
+        since=timestamp(waiting.since),
+        deadline=timestamp(waiting.deadline),
+    )
+
+
+def agent(view: AgentView) -> agent_pb2.Agent:
+    """An agent for the API."""
+    known = view.agent
+    return agent_pb2.Agent(
+        id=known.id,
+        session=known.session,
+        role=known.role,
+        kind=known.kind,
+        pane=pane(known.incarnation),
+        liveness=agent_pb2.Liveness.Value(f"LIVENESS_{known.liveness}"),
+        liveness_change_time=timestamp(known.liveness_changed_at),
+        last_check_in_time=timestamp(known.last_check_in_at),
+        epoch=known.epoch,
+        client_version=known.client_version,
+        waiting_for=waiting_for(view.waiting),
+        foreground_program=view.foreground_program,
+    )
+
+
+def introduction(hello: heartbeat_pb2.Hello) -> Introduction:
+    """Who connects. Raises InvalidInput when the pane or the kind is missing or wrong."""
+    if not hello.pane.pane_id.startswith("%") or not hello.pane.host:
+        raise InvalidInput("hello.pane", "The hello names no pane; give host and pane_id.")
+    if hello.kind not in [*Kind]:
+        kinds = ", ".join(kind for kind in Kind if kind)
+        raise InvalidInput("hello.kind", f"'{hello.kind}' is no kind; use one of: {kinds}.")
+    return Introduction(
+        incarnation=Incarnation(
+            hello.pane.host,
+            hello.pane.tmux_socket,
+            hello.pane.tmux_server_pid,
+            hello.pane.tmux_server_start_time.seconds,
+            hello.pane.pane_id,
+        ),
+        pane_pid=hello.pane_pid,
+        session=hello.session,
+        role=hello.role,
+        kind=hello.kind,
+        client_version=hello.client_version[:40],
+        take_over=hello.take_over,
+        passphrase=hello.passphrase,
+    )
+
+
+def report(given: delivery_pb2.DeliveryReport) -> Report:
+    """A courier's report. Raises InvalidInput when its state is none that a courier can report."""
+    state = word(
+        delivery_pb2.DeliveryState, "DELIVERY_STATE_", given.state, DeliveryState, "report.state"
+    )
+    if state not in REPORTED:
+        allowed = ", ".join(REPORTED)
+        raise InvalidInput("report.state", f"A courier reports one of: {allowed}.")
+    return Report(given.delivery_id, given.sequence, given.grant, state, given.detail[:500])
+
+
+def offer(given: Offer) -> delivery_pb2.DeliveryOffer:
+    """An offer for a courier."""
+    return delivery_pb2.DeliveryOffer(
+        delivery_id=given.delivery_id,
+        sequence=given.sequence,
+        generation=given.generation,
+        grant=given.grant,
+        text=given.text,
+        kind=given.kind,
+    )
+
+
+def delivery_state(given: DeliveryState | None) -> delivery_pb2.DeliveryState.ValueType:
+    """The state of a delivery; unspecified for None."""
+    name = f"DELIVERY_STATE_{given or 'UNSPECIFIED'}"
+    return delivery_pb2.DeliveryState.Value(name)
+
+
+def task(given: Task) -> scheduler_pb2.Task:
+    """A task for the API."""
+    return scheduler_pb2.Task(
+        id=given.id,
+        agent_id=given.agent_id,
+        session=given.session,
+        role=given.role,
+        note=given.note,
+        due_time=timestamp(given.due_at),
+        state=scheduler_pb2.TaskState.Value(f"TASK_STATE_{given.state}"),
+        creator=given.creator,
+        create_time=timestamp(given.created_at),
+        fire_time=timestamp(given.fired_at),
+        delivery_id=given.delivery_id or "",
+        delivery_state=delivery_state(given.delivery_state),
+        delivery_detail=given.delivery_detail,
+    )
+
+
+def task_state(given: int) -> TaskState | None:
+    """The state to list."""
+    return word(scheduler_pb2.TaskState, "TASK_STATE_", given, TaskState, "state")
+
+
+def authorization(given: Authorization) -> authorization_pb2.Authorization:
+    """An authorization for the API."""
+    return authorization_pb2.Authorization(
+        id=given.id,
+        session=given.session,
+        requester_role=given.requester_role,
+        requester_agent_id=given.agent_id,
+        approver_role=given.approver_role,
+        action=given.action,
+        priority=authorization_pb2.AuthorizationPriority.Value(
+            f"AUTHORIZATION_PRIORITY_{given.priority.name}"
+        ),
+        priority_derived=given.priority_derived,
+        state=authorization_pb2.AuthorizationState.Value(f"AUTHORIZATION_STATE_{given.state}"),
+        create_time=timestamp(given.created_at),
+        deadline=timestamp(given.deadline_at),
+        resolve_time=timestamp(given.resolved_at),
+        resolver=given.resolver,
+        reason=given.reason,
+    )
+
+
+def authorization_state(given: int) -> AuthorizationState | None:
+    """The state to list."""
+    enum = authorization_pb2.AuthorizationState
+    return word(enum, "AUTHORIZATION_STATE_", given, AuthorizationState, "state")
+
+
+def priority(given: int) -> AuthorizationPriority | None:
+    """The priority of a request; None when it is to be derived."""
+    if given == 0:
+        return None
+    try:
+        return AuthorizationPriority(given)
+    except ValueError as exc:
+        raise InvalidInput(
+            "priority", f"{given} is no priority; use 1 (low), 2 (medium) or 3 (high)."
+        ) from exc
+
+
+def session(view: SessionView) -> session_state_pb2.Session:
+    """A session for the API; only its name when it was deleted."""
+    known = view.session
+    if known is None:
+        return session_state_pb2.Session(name=view.name)
+    return session_state_pb2.Session(
+        name=known.name,
+        project_name=known.project_name,
+        project_path=known.project_path,
+        specification_path=known.specification_path,
+        parent_branch=known.parent_branch,
+        phase=session_state_pb2.Phase.Value(f"PHASE_{known.phase}"),
+        plan=session_state_pb2.Plan.Value(f"PLAN_{known.plan or 'UNSPECIFIED'}"),
+        completion=session_state_pb2.Completion.Value(f"COMPLETION_{known.completion}"),
+        failure_reason=known.failure_reason,
+        version=known.version,
+        create_time=timestamp(known.created_at),
+        update_time=timestamp(known.updated_at),
+        agents=[agent(a) for a in view.agents],
+    )
+
+
+def to_session(given: session_state_pb2.Session, now: datetime) -> Session:
+    """A session from a request; fields that are not set have their defaults."""
+    pb = session_state_pb2
+    return Session(
+        name=given.name,
+        created_at=now,
+        updated_at=now,
+        project_name=given.project_name,
+        project_path=given.project_path,
+        specification_path=given.specification_path,
+        parent_branch=given.parent_branch,
+        phase=word(pb.Phase, "PHASE_", given.phase, Phase, "session.phase") or Phase.ACTIVE,
+        plan=word(pb.Plan, "PLAN_", given.plan, Plan, "session.plan") or Plan.UNSET,
+        completion=word(
+            pb.Completion, "COMPLETION_", given.completion, Completion, "session.completion"
+        )
+        or Completion.PENDING,
+        failure_reason=given.failure_reason,
+    )

@@ -1,0 +1,200 @@
+"""HeartbeatService over gRPC."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Coroutine
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
+
+import grpc
+
+from orch.v1 import heartbeat_pb2 as pb
+from orch.v1.heartbeat_pb2_grpc import HeartbeatServiceServicer
+from orch_server import __version__
+from orch_server.core.agent import Agent, Liveness
+from orch_server.core.delivery import Offer
+from orch_server.core.errors import InvalidInput, OrchError, Unavailable
+from orch_server.services.heartbeat import Connection, Draining, HeartbeatService, Push, Replaced
+from orch_server.services.mailbox import Mailbox
+from orch_server.services.session_state import SessionStateService
+from orch_server.transport import convert, paging
+from orch_server.transport.guard import caller
+
+if TYPE_CHECKING:
+    Context = grpc.aio.ServicerContext[pb.ConnectRequest, pb.ConnectResponse]
+
+logger = logging.getLogger(__name__)
+
+_HELLO_DEADLINE = 10.0
+_PUSH_DEADLINE = 10.0
+_LEAVING = {
+    pb.GOODBYE_REASON_PANE_ENDED: Liveness.ENDED,
+    pb.GOODBYE_REASON_CLIENT_STOPPED: Liveness.UNMANAGED,
+    pb.GOODBYE_REASON_DRAINED: Liveness.UNKNOWN,
+}
+
+
+class HeartbeatServicer(HeartbeatServiceServicer):
+    """Streams of clients, and the list of agents."""
+
+    def __init__(
+        self, heartbeat: HeartbeatService, mailbox: Mailbox, state: SessionStateService
+    ) -> None:
+        self._heartbeat = heartbeat
+        self._mailbox = mailbox
+        self._state = state
+        self._aftermath: set[asyncio.Task[None]] = set()
+
+    async def Connect(  # type: ignore[override]  # grpc.aio also takes read/write style
+        self, request_iterator: AsyncIterator[pb.ConnectRequest], context: Context
+    ) -> None:
+        """Serves one client until its stream ends."""
+        stream = _Stream(self._heartbeat, self._mailbox, context)
+        try:
+            await stream.serve()
+        except asyncio.CancelledError:
+            if stream.ending is None:
+                raise
+            stream.task.uncancel()
+            raise stream.ending from None
+        finally:
+            if stream.connection is not None:
+                self._after(self._heartbeat.broke(stream.connection))
+
+    async def ListAgents(
+        self, request: pb.ListAgentsRequest, context: Any
+    ) -> pb.ListAgentsResponse:
+        views = await self._state.agents(request.session)
+        page, token = paging.cut(views, request.page_size, request.page_token)
+        return pb.ListAgentsResponse(
+            agents=[convert.agent(view) for view in page], next_page_token=token
+        )
+
+    async def GetAgent(self, request: pb.GetAgentRequest, context: Any) -> pb.GetAgentResponse:
+        return pb.GetAgentResponse(agent=convert.agent(await self._state.agent(request.agent)))
+
+    async def WatchAgents(
+        self, request: pb.WatchAgentsRequest, context: Any
+    ) -> AsyncIterator[pb.WatchAgentsResponse]:
+        async for view, event in self._state.watch_agents(request.session):
+            yield pb.WatchAgentsResponse(
+                agent=convert.agent(view),
+                event_number=event.number if event else 0,
+                event_time=convert.timestamp(event.at) if event else None,
+            )
+
+    def _after(self, work: Coroutine[Any, Any, None]) -> None:
+        """Runs what must be done although the call itself is being cancelled."""
+        task = asyncio.create_task(work)
+        self._aftermath.add(task)
+        task.add_done_callback(self._aftermath_done)
+
+    def _aftermath_done(self, task: asyncio.Task[None]) -> None:
+        self._aftermath.discard(task)
+        if not task.cancelled() and task.exception() is not None:
+            logger.warning("end of a stream not stored", extra={"error": str(task.exception())})
+
+
+class _Stream:
+    """One open stream: reads frames, writes answers and what the server has to say."""
+
+    def __init__(self, heartbeat: HeartbeatService, mailbox: Mailbox, context: Context) -> None:
+        self._heartbeat = heartbeat
+        self._mailbox = mailbox
+        self._context = context
+        self._lock = asyncio.Lock()
+        task = asyncio.current_task()
+        assert task is not None
+        self.task = task
+        self.connection: Connection | None = None
+        self.ending: OrchError | None = None
+
+    async def serve(self) -> None:
+        """Introduces the client, then serves its frames until it ends the stream."""
+        hello = await self._hello()
+        async with self._lock:  # nothing may be pushed before the welcome
+            agent, connection = await self._heartbeat.connect(
+                caller(), convert.introduction(hello), self._push, self._close
+            )
+            self.connection = connection
+            await self._context.write(self._welcome(agent))
+        self._mailbox.wake(agent.id)
+        await self._frames(connection)
+
+    async def _hello(self) -> pb.Hello:
+        try:
+            first = await asyncio.wait_for(self._context.read(), _HELLO_DEADLINE)
+        except TimeoutError as exc:
+            raise InvalidInput("hello", "No hello came within 10 s; send it first.") from exc
+        if not isinstance(first, pb.ConnectRequest) or first.WhichOneof("frame") != "hello":
+            raise InvalidInput("hello", "The first frame is no hello; send it first.")
+        return first.hello
+
+    async def _frames(self, connection: Connection) -> None:
+        read, write, lock = self._context.read, self._context.write, self._lock
+        while True:
+            frame: Any = await read()
+            if not isinstance(frame, pb.ConnectRequest):  # the end of the stream
+                return
+            kind = frame.WhichOneof("frame")
+            if kind == "beat":
+                self._heartbeat.beat(connection, frame.beat.foreground_program)
+                answer = pb.ConnectResponse(ack=pb.Ack(sequence=frame.beat.sequence))
+                async with lock:
+                    await write(answer)
+            elif kind == "report":
+                await self._report(connection, frame)
+            elif kind == "goodbye":
+                liveness = _LEAVING.get(frame.goodbye.reason, Liveness.UNMANAGED)
+                await self._heartbeat.left(connection, liveness)
+                return
+            else:
+                raise InvalidInput("frame", "After the hello come beats, reports and a goodbye.")
+
+    async def _report(self, connection: Connection, frame: pb.ConnectRequest) -> None:
+        report = convert.report(frame.report)
+        self._heartbeat.heard(connection, report)
+        await self._mailbox.report(connection.agent_id, report)
+        answer = pb.ReportAck(delivery_id=report.delivery_id, sequence=report.sequence)
+        async with self._lock:
+            await self._context.write(pb.ConnectResponse(report_ack=answer))
+
+    def _welcome(self, agent: Agent) -> pb.ConnectResponse:
+        pace = self._heartbeat.pace
+        return pb.ConnectResponse(
+            welcome=pb.Welcome(
+                agent_id=agent.id,
+                session=agent.session,
+                role=agent.role,
+                epoch=agent.epoch,
+                beat_interval=convert.duration(timedelta(seconds=pace.beat)),
+                lease=convert.duration(timedelta(seconds=pace.lease)),
+                server_version=__version__,
+            )
+        )
+
+    async def _push(self, push: Push) -> None:
+        """Writes what the server has to say. Raises Unavailable when the client is gone."""
+        try:
+            async with asyncio.timeout(_PUSH_DEADLINE), self._lock:
+                await self._context.write(_frame(push))
+        except (TimeoutError, grpc.RpcError, grpc.aio.UsageError, asyncio.InvalidStateError) as exc:
+            raise Unavailable("The client takes nothing any more.") from exc
+
+    def _close(self, error: OrchError) -> None:
+        """Ends the call with this error, wherever it waits."""
+        if self.ending is None and not self.task.done():
+            self.ending = error
+            self.task.cancel()
+
+
+def _frame(push: Push) -> pb.ConnectResponse:
+    if isinstance(push, Offer):
+        return pb.ConnectResponse(offer=convert.offer(push))
+    if isinstance(push, Replaced):
+        return pb.ConnectResponse(superseded=pb.Superseded(epoch=push.epoch, by=push.by))
+    assert isinstance(push, Draining)
+    after = convert.duration(push.reconnect_after)
+    return pb.ConnectResponse(drain=pb.Drain(reconnect_after=after))
