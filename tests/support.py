@@ -68,7 +68,9 @@ class Home:
             **more,
         }
 
-    def client(self, *args: str, stdin: str | None = None, **env: str) -> subprocess.CompletedProcess[str]:
+    def client(
+        self, *args: str, stdin: str | None = None, **env: str
+    ) -> subprocess.CompletedProcess[str]:
         """Runs orch-client as a person outside tmux would."""
         return subprocess.run(
             [str(BIN / "orch-client"), *args],
@@ -143,7 +145,8 @@ class Server:
             self.kill()
 
     def _close(self) -> None:
-        assert self.process is not None and self.process.stdout is not None
+        assert self.process is not None
+        assert self.process.stdout is not None
         self.process.stdout.close()
 
 
@@ -168,10 +171,23 @@ class Tmux:
 
     def pane(self, session: str, window: str, command: str = "bash --norc --noprofile") -> str:
         """Opens a window, in a new session if there is none of this name; returns the pane's id."""
-        exists = self.run("has-session", "-t", f"={session}", check=False) == "" and self._has(session)
-        where = ["new-window", "-d", "-t", f"={session}:"] if exists else [
-            "new-session", "-d", "-x", "200", "-y", "50", "-s", session,
-        ]
+        exists = self.run("has-session", "-t", f"={session}", check=False) == "" and self._has(
+            session
+        )
+        where = (
+            ["new-window", "-d", "-t", f"={session}:"]
+            if exists
+            else [
+                "new-session",
+                "-d",
+                "-x",
+                "200",
+                "-y",
+                "50",
+                "-s",
+                session,
+            ]
+        )
         return self.run(*where, "-n", window, "-P", "-F", "#{pane_id}", command)
 
     def recorder(self, session: str, window: str, record: Path) -> str:
@@ -191,7 +207,9 @@ class Tmux:
 
     def wait_for(self, pane: str, text: str, patience: float = PATIENCE) -> str:
         """Waits until the pane shows the text."""
-        until(lambda: text in self.screen(pane), f"{text!r} in {pane}:\n{self.screen(pane)}", patience)
+        until(
+            lambda: text in self.screen(pane), f"{text!r} in {pane}:\n{self.screen(pane)}", patience
+        )
         return self.screen(pane)
 
     def env(self, pane: str) -> dict[str, str]:

@@ -75,9 +75,7 @@ def test_authorize_wait_is_approved_from_another_pane(
     tmux.wait_for(developer, "no backup yet")
 
 
-def test_a_requester_cannot_approve_his_own_request(
-    home: Home, tmux: Tmux, server: Server
-) -> None:
+def test_a_requester_cannot_approve_his_own_request(home: Home, tmux: Tmux, server: Server) -> None:
     developer = tmux.pane("atlas", "developer")
     tmux.type(developer, "orch-client heartbeat &")
     until(lambda: liveness(home, "atlas:developer") == "ALIVE", "the developer")
