@@ -7,7 +7,7 @@ STAMP := $(VENV)/.stamp
 export PATH := $(CURDIR)/$(TOOLS)/bin:$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run demo test check proto bench tools format clean
+.PHONY: help setup run demo test check proto bench faults tools format clean
 
 help: ## list the verbs
 	@awk -F':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -42,6 +42,9 @@ proto: setup ## generate generated/ from proto/
 
 bench: setup ## performance, as ratios to a bare baseline of the same run
 	@$(BIN)/python -m bench
+
+faults: setup ## the kill loops of the tests, long
+	@ORCH_FAULT_ROUNDS=100 $(BIN)/python -m pytest tests/e2e/test_faults.py --timeout 1800
 
 tools: ## the tools that only tests need: grpcurl
 	@scripts/tools $(TOOLS) $(GRPCURL_VERSION)

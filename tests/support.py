@@ -37,6 +37,11 @@ def until(probe: Callable[[], T], what: str, patience: float = PATIENCE) -> T:
         _tick.wait(0.02)
 
 
+def hold(seconds: float) -> None:
+    """How long a fault lasts. It is the fault itself, never a way to wait for something."""
+    threading.Event().wait(seconds)
+
+
 class Home:
     """A private ORCH_HOME with a short path, since a socket's path is limited."""
 

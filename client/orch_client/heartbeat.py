@@ -15,7 +15,7 @@ import signal
 import sys
 import time
 from collections.abc import Coroutine
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import grpc
@@ -333,12 +333,15 @@ class _Connection:
             with contextlib.suppress(grpc.aio.AioRpcError, asyncio.InvalidStateError):
                 await self._write(heartbeat_pb2.ConnectRequest(report=given))
 
-        asked = deliver.Offer(offer.sequence, offer.generation, offer.text, offer.kind)
+        asked = deliver.Offer(
+            offer.sequence, offer.generation, offer.text, offer.kind, offer.tried_before
+        )
         while True:
             try:
                 await report(await self._courier.deliver(asked, self._at, report))
                 return
             except tmux.TmuxSilent:
+                asked = replace(asked, tried_before=True)
                 await asyncio.sleep(_SILENT_TMUX_PAUSE)
 
     async def _write(self, frame: heartbeat_pb2.ConnectRequest) -> None:

@@ -36,12 +36,14 @@ class PaneAddress:
 
 @dataclass(frozen=True, slots=True)
 class Offer:
-    """What to deliver. `kind` is the one under which the pane was registered, "" for none."""
+    """What to deliver. `kind` is the one under which the pane was registered, "" for none;
+    `tried_before` says that another attempt with this number may have come before."""
 
     sequence: int
     generation: str
     text: str
     kind: str
+    tried_before: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +74,8 @@ class Courier:
             try:
                 return await self._deliver(offer, at, progress)
             except tmux.PaneGone:
+                if offer.tried_before:
+                    return Outcome(UNCONFIRMED, f"Pane {at.pane} ended while it was tried.")
                 return Outcome(REFUSED, f"Pane {at.pane} is gone.")
             except tmux.TmuxDied:
                 return Outcome(UNCONFIRMED, "The tmux server died while it had the text.")
@@ -84,7 +88,7 @@ class Courier:
         facts = await tmux.pane_facts(at.socket, at.pane)
         guard = Guard(at.server_pid, at.started, at.pane, offer.generation, offer.sequence)
         if (facts.server_pid, facts.started) != (at.server_pid, at.started):
-            return Outcome(REFUSED, f"Pane {at.pane} belongs to another tmux server now.")
+            raise tmux.PaneGone(f"pane {at.pane} belongs to another tmux server now")
         program = await asyncio.to_thread(programs.foreground, facts.pane_pid, facts.command)
         if program.sort is Sort.CLIENT or (
             program.sort is Sort.PROMPT and offer.kind in ("", "shell")

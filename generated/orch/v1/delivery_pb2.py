@@ -24,17 +24,17 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x16orch/v1/delivery.proto\x12\x07orch.v1\"u\n\rDeliveryOffer\x12\x13\n\x0b\x64\x65livery_id\x18\x01 \x01(\t\x12\x10\n\x08sequence\x18\x02 \x01(\x03\x12\x12\n\ngeneration\x18\x03 \x01(\t\x12\r\n\x05grant\x18\x04 \x01(\x03\x12\x0c\n\x04text\x18\x05 \x01(\t\x12\x0c\n\x04kind\x18\x06 \x01(\t\"}\n\x0e\x44\x65liveryReport\x12\x13\n\x0b\x64\x65livery_id\x18\x01 \x01(\t\x12\x10\n\x08sequence\x18\x02 \x01(\x03\x12\r\n\x05grant\x18\x03 \x01(\x03\x12%\n\x05state\x18\x04 \x01(\x0e\x32\x16.orch.v1.DeliveryState\x12\x0e\n\x06\x64\x65tail\x18\x05 \x01(\t*\xd3\x02\n\rDeliveryState\x12\x1e\n\x1a\x44\x45LIVERY_STATE_UNSPECIFIED\x10\x00\x12\x1a\n\x16\x44\x45LIVERY_STATE_PENDING\x10\x01\x12\x1a\n\x16\x44\x45LIVERY_STATE_OFFERED\x10\x02\x12\x19\n\x15\x44\x45LIVERY_STATE_PASTED\x10\x03\x12\x1c\n\x18\x44\x45LIVERY_STATE_CONFIRMED\x10\x04\x12\"\n\x1e\x44\x45LIVERY_STATE_QUEUED_BY_AGENT\x10\x05\x12\x1e\n\x1a\x44\x45LIVERY_STATE_UNCONFIRMED\x10\x06\x12\x1a\n\x16\x44\x45LIVERY_STATE_REFUSED\x10\x07\x12\x1a\n\x16\x44\x45LIVERY_STATE_EXPIRED\x10\x08\x12\x1c\n\x18\x44\x45LIVERY_STATE_CANCELLED\x10\t\x12\x17\n\x13\x44\x45LIVERY_STATE_DEAD\x10\nb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x16orch/v1/delivery.proto\x12\x07orch.v1\"\x8b\x01\n\rDeliveryOffer\x12\x13\n\x0b\x64\x65livery_id\x18\x01 \x01(\t\x12\x10\n\x08sequence\x18\x02 \x01(\x03\x12\x12\n\ngeneration\x18\x03 \x01(\t\x12\r\n\x05grant\x18\x04 \x01(\x03\x12\x0c\n\x04text\x18\x05 \x01(\t\x12\x0c\n\x04kind\x18\x06 \x01(\t\x12\x14\n\x0ctried_before\x18\x07 \x01(\x08\"}\n\x0e\x44\x65liveryReport\x12\x13\n\x0b\x64\x65livery_id\x18\x01 \x01(\t\x12\x10\n\x08sequence\x18\x02 \x01(\x03\x12\r\n\x05grant\x18\x03 \x01(\x03\x12%\n\x05state\x18\x04 \x01(\x0e\x32\x16.orch.v1.DeliveryState\x12\x0e\n\x06\x64\x65tail\x18\x05 \x01(\t*\xd3\x02\n\rDeliveryState\x12\x1e\n\x1a\x44\x45LIVERY_STATE_UNSPECIFIED\x10\x00\x12\x1a\n\x16\x44\x45LIVERY_STATE_PENDING\x10\x01\x12\x1a\n\x16\x44\x45LIVERY_STATE_OFFERED\x10\x02\x12\x19\n\x15\x44\x45LIVERY_STATE_PASTED\x10\x03\x12\x1c\n\x18\x44\x45LIVERY_STATE_CONFIRMED\x10\x04\x12\"\n\x1e\x44\x45LIVERY_STATE_QUEUED_BY_AGENT\x10\x05\x12\x1e\n\x1a\x44\x45LIVERY_STATE_UNCONFIRMED\x10\x06\x12\x1a\n\x16\x44\x45LIVERY_STATE_REFUSED\x10\x07\x12\x1a\n\x16\x44\x45LIVERY_STATE_EXPIRED\x10\x08\x12\x1c\n\x18\x44\x45LIVERY_STATE_CANCELLED\x10\t\x12\x17\n\x13\x44\x45LIVERY_STATE_DEAD\x10\nb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'orch.v1.delivery_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_DELIVERYSTATE']._serialized_start=282
-  _globals['_DELIVERYSTATE']._serialized_end=621
-  _globals['_DELIVERYOFFER']._serialized_start=35
-  _globals['_DELIVERYOFFER']._serialized_end=152
-  _globals['_DELIVERYREPORT']._serialized_start=154
-  _globals['_DELIVERYREPORT']._serialized_end=279
+  _globals['_DELIVERYSTATE']._serialized_start=305
+  _globals['_DELIVERYSTATE']._serialized_end=644
+  _globals['_DELIVERYOFFER']._serialized_start=36
+  _globals['_DELIVERYOFFER']._serialized_end=175
+  _globals['_DELIVERYREPORT']._serialized_start=177
+  _globals['_DELIVERYREPORT']._serialized_end=302
 # @@protoc_insertion_point(module_scope)

@@ -85,6 +85,7 @@ class DeliveryOffer(_message.Message):
     GRANT_FIELD_NUMBER: _builtins.int
     TEXT_FIELD_NUMBER: _builtins.int
     KIND_FIELD_NUMBER: _builtins.int
+    TRIED_BEFORE_FIELD_NUMBER: _builtins.int
     delivery_id: _builtins.str
     """The delivery's id."""
     sequence: _builtins.int
@@ -99,6 +100,10 @@ class DeliveryOffer(_message.Message):
     """The text, line ends as LF."""
     kind: _builtins.str
     """The kind under which the pane was registered; empty when none."""
+    tried_before: _builtins.bool
+    """Whether another attempt with this number may have come before. When the pane is gone then,
+    nobody knows whether the text was in it.
+    """
     def __init__(
         self,
         *,
@@ -108,10 +113,11 @@ class DeliveryOffer(_message.Message):
         grant: _builtins.int = ...,
         text: _builtins.str = ...,
         kind: _builtins.str = ...,
+        tried_before: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["delivery_id", b"delivery_id", "generation", b"generation", "grant", b"grant", "kind", b"kind", "sequence", b"sequence", "text", b"text"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["delivery_id", b"delivery_id", "generation", b"generation", "grant", b"grant", "kind", b"kind", "sequence", b"sequence", "text", b"text", "tried_before", b"tried_before"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -108,6 +108,7 @@ class Offer:
     text: str
     kind: str
     incarnation: Incarnation
+    tried_before: bool
 
 
 @dataclass(frozen=True, slots=True)

@@ -140,6 +140,7 @@ class Mailbox:
                 text=found.text,
                 kind=agent.kind,
                 incarnation=pane,
+                tried_before=found.tried_before,
             )
             await self._hand_over(offer, connection)
 

@@ -43,6 +43,7 @@ class Offered:
     delivery_id: str
     sequence: int
     text: str
+    tried_before: bool
 
 
 def enqueue(tx: Transaction, new: NewDelivery) -> str:
@@ -85,7 +86,7 @@ def offer_next(
         delivery_id, text, state, sequence, offered_to = outstanding[0]
         if offered_to == pane.key():
             _write_offer(tx, delivery_id, after(state, DeliveryEvent.OFFER), sequence, epoch, pane)
-            return Offered(delivery_id, sequence, text)
+            return Offered(delivery_id, sequence, text, tried_before=True)
         _finish(
             tx,
             delivery_id,
@@ -100,7 +101,7 @@ def offer_next(
         return from_micros(not_before)
     number = int(tx.execute(_NEXT_NUMBER)[0][0])
     _write_offer(tx, delivery_id, DeliveryState.OFFERED, number, epoch, pane)
-    return Offered(delivery_id, number, text)
+    return Offered(delivery_id, number, text, tried_before=False)
 
 
 def record(tx: Transaction, agent_id: str, report: Report) -> DeliveryState:

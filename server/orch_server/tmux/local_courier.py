@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 
 from orch_client.courier import deliver
 from orch_client.courier.tmux import TmuxSilent
@@ -35,11 +36,14 @@ class LocalCourier:
             offer.incarnation.started,
             offer.incarnation.pane,
         )
-        asked = deliver.Offer(offer.sequence, offer.generation, offer.text, offer.kind)
+        asked = deliver.Offer(
+            offer.sequence, offer.generation, offer.text, offer.kind, offer.tried_before
+        )
         while True:
             try:
                 await tell(await self._courier.deliver(asked, at, tell))
                 return
             except TmuxSilent:
+                asked = replace(asked, tried_before=True)
                 logger.warning("tmux was silent", extra={"pane": at.pane, "socket": at.socket})
                 await asyncio.sleep(_PAUSE)

@@ -155,6 +155,7 @@ def offer(given: Offer) -> delivery_pb2.DeliveryOffer:
         grant=given.grant,
         text=given.text,
         kind=given.kind,
+        tried_before=given.tried_before,
     )
 
 
