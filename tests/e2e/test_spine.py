@@ -115,3 +115,22 @@ def test_the_paths_of_a_note_are_recorded(home: Home, tmux: Tmux, server: Server
     assert task["creator"] == "atlas:notes"
     assert liveness(home, "atlas:notes") == "UNMANAGED"
     assert Path(home.path / "orch.db").exists()
+
+
+def test_a_note_made_before_the_heartbeat_follows_the_pane_to_its_role(
+    home: Home, tmux: Tmux, server: Server, heartbeat: Callable[..., Client]
+) -> None:
+    first, second = tmux.pane("atlas", "one"), tmux.pane("atlas", "two")
+    lost = heartbeat(tmux.pane("atlas", "three"), "--role", "tester")
+    until(lambda: liveness(home, "atlas:tester") == "ALIVE", "the tester")
+    lost.end()
+    until(lambda: liveness(home, "atlas:tester") == "LOST", "the loss")
+    notes = {first: "developer", second: "tester"}
+    for pane, role in notes.items():
+        tmux.type(pane, f'orch-client schedule 0.03 "for the {role}"; echo made-it')
+        tmux.wait_for(pane, "\nmade-it")
+        tmux.type(pane, f"orch-client heartbeat --role {role} &")
+    for pane, role in notes.items():
+        tmux.wait_for(pane, f"\nfor the {role}")
+        assert agent(home, f"atlas:{role}")["pane"]["pane_id"] == pane
+    assert liveness(home, "atlas:one") == ""

@@ -12,7 +12,7 @@ import contextlib
 import re
 import secrets
 import tempfile
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -127,8 +127,8 @@ class Courier:
         except (tmux.PaneGone, tmux.TmuxFailed):
             await self._forget(at.socket, buffer)
             raise
-        if _lines(out)[-1:] != [_SEEN]:
-            status = Status.parse(_lines(out)[-1])
+        if (seen := _last_line(out)) != _SEEN:
+            status = Status.parse(seen)
             if status.pasted != guard.sequence:
                 return Outcome(REFUSED, _why(status, guard, at.pane))
         await progress(Outcome(PASTED, f"The text is in {program.name or 'the program'}."))
@@ -152,8 +152,8 @@ class Courier:
             )
         except (tmux.PaneGone, tmux.TmuxFailed) as exc:
             return Outcome(UNCONFIRMED, f"The text is in {name}, Enter was not sent: {exc}.")
-        if _lines(out)[-1:] != [_SEEN]:
-            status = Status.parse(_lines(out)[-1])
+        if (seen := _last_line(out)) != _SEEN:
+            status = Status.parse(seen)
             if status.entered < guard.sequence:
                 why = _why(status, guard, at.pane)
                 return Outcome(UNCONFIRMED, f"The text is in {name}, Enter was not sent: {why}")
@@ -163,7 +163,7 @@ class Courier:
 
     async def _show(self, offer: Offer, at: PaneAddress, guard: Guard, command: str) -> Outcome:
         """Shows the text on the pane's terminal. The shell in it does not see it."""
-        with tempfile.TemporaryDirectory(prefix="orch-", dir=_folder()) as folder:
+        with _temporary_folder() as folder:
             note = Path(folder) / "note"
             done = Path(folder) / "done"
             note.write_bytes(_for_terminal(offer.text))
@@ -180,8 +180,8 @@ class Courier:
                 *_expect(guard, at.pane, command),
                 *("if-shell", "-F", "-t", at.pane, guard.may_paste(), act, _burn(guard, at.pane)),
             )
-            if _lines(out)[-1:] != [_SEEN]:
-                status = Status.parse(_lines(out)[-1])
+            if (seen := _last_line(out)) != _SEEN:
+                status = Status.parse(seen)
                 if status.pasted == guard.sequence:
                     return Outcome(CONFIRMED, "Displayed by an earlier attempt.")
                 return Outcome(REFUSED, _why(status, guard, at.pane))
@@ -197,7 +197,7 @@ class Courier:
             *("if-shell", "-F", "-t", at.pane, guard.may_burn()),
             *(_burn(guard, at.pane), _print(guard, at.pane)),
         )
-        status = Status.parse(_lines(out)[-1])
+        status = Status.parse(_last_line(out))
         if status.pasted == guard.sequence:
             return Outcome(UNCONFIRMED, f"The text was pasted before; now: {why}")
         return Outcome(REFUSED, why)
@@ -236,8 +236,12 @@ def _print(guard: Guard, pane: str) -> str:
     return f'display-message -p -t {pane} "{guard.status()}"'
 
 
-def _lines(out: str) -> list[str]:
-    return [line for line in out.splitlines() if line]
+def _last_line(out: str) -> str:
+    """What tmux printed last. Raises TmuxSilent when it printed nothing."""
+    lines = [line for line in out.splitlines() if line]
+    if not lines:
+        raise tmux.TmuxSilent("tmux gave no answer")
+    return lines[-1]
 
 
 def _why(status: Status, guard: Guard, pane: str) -> str:
@@ -255,6 +259,16 @@ def _why(status: Status, guard: Guard, pane: str) -> str:
 def _for_terminal(text: str) -> bytes:
     """The text on lines of its own, whatever mode the terminal is in."""
     return ("\r\n" + text.replace("\n", "\r\n") + "\r\n").encode()
+
+
+@contextlib.contextmanager
+def _temporary_folder() -> Iterator[str]:
+    """A private folder for one text. Raises TmuxSilent when there is no room for it."""
+    try:
+        with tempfile.TemporaryDirectory(prefix="orch-", dir=_folder()) as folder:
+            yield folder
+    except OSError as exc:
+        raise tmux.TmuxSilent(f"no temporary file ({exc.strerror})") from exc
 
 
 def _folder() -> str:

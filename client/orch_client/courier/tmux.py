@@ -20,7 +20,7 @@ _FACTS = (
 
 
 class TmuxSilent(Exception):
-    """tmux did not answer within the deadline. Nothing is known of the pane."""
+    """tmux could not be asked, or did not answer within the deadline: nothing is known."""
 
 
 class TmuxFailed(Exception):
@@ -58,20 +58,19 @@ async def run(
 ) -> str:
     """Runs one tmux command line and returns what it prints.
 
-    Raises PaneGone when the pane or the server is not there, TmuxSilent after the deadline,
-    TmuxDied when the server ended meanwhile, TmuxFailed for any other error.
+    Raises PaneGone when the pane or the server is not there, TmuxSilent when tmux cannot be run or
+    after the deadline, TmuxDied when the server ended meanwhile, TmuxFailed for any other error.
     """
-    process = await asyncio.create_subprocess_exec(
-        "tmux",
-        "-u",
-        "-S",
-        socket,
-        *args,
-        stdin=asyncio.subprocess.PIPE if stdin is not None else asyncio.subprocess.DEVNULL,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
-        env=environment(),
-    )
+    try:
+        process = await asyncio.create_subprocess_exec(
+            *("tmux", "-u", "-S", socket, *args),
+            stdin=asyncio.subprocess.PIPE if stdin is not None else asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+            env=environment(),
+        )
+    except OSError as exc:
+        raise TmuxSilent(f"tmux cannot be run ({exc.strerror})") from exc
     try:
         out, err = await asyncio.wait_for(process.communicate(stdin), deadline)
     except TimeoutError as exc:

@@ -84,13 +84,18 @@ class AgentRegistry:
     def put(self, agent: Agent) -> None:
         """Changes memory; the caller writes the same to the store."""
         old = self._by_id.get(agent.id)
+        if old is not None and self.at(old.session, old.role) is old:
+            del self._by_address[old.session, old.role]
         if old is not None and old.incarnation is not None and self.in_pane(old.incarnation) is old:
             del self._by_pane[old.incarnation]
             self._by_pid.pop(old.pane_pid, None)
         self._index(agent)
 
     def unbind_pane(self, incarnation: Incarnation) -> Agent | None:
-        """Takes the pane from the agent that has it; returns that agent as it then is."""
+        """Takes the pane from the agent that has it; returns that agent as it then is.
+
+        One that had no client stays UNMANAGED, without a pane.
+        """
         holder = self.in_pane(incarnation)
         if holder is None:
             return None
@@ -99,7 +104,7 @@ class AgentRegistry:
             incarnation=None,
             pane_pid=0,
             epoch=holder.epoch + 1,
-            liveness=Liveness.ENDED,
+            liveness=Liveness.ENDED if holder.liveness in HELD else holder.liveness,
             liveness_changed_at=self._clock.now(),
         )
         self.put(freed)

@@ -19,6 +19,7 @@ from orch_server.core.errors import (
     InvalidInput,
     NotAllowed,
     OrchError,
+    StoreUnavailable,
     Unavailable,
 )
 from orch_server.core.identity import Caller, Incarnation, InPane, Pane, TokenAgent
@@ -119,8 +120,7 @@ class HeartbeatService:
     ) -> tuple[Agent, Connection]:
         """Accepts a client. Raises AlreadyExists, NotAllowed, InvalidInput or NotFound."""
         panes = await self._local_panes(intro)
-        intro = _verified(intro, panes)
-        self._check_caller(caller, intro)
+        intro = self._checked(caller, _verified(intro, panes))
         session, role = self._place(intro, panes)
         await self._check_binding(session, role, intro)
         agent, evicted = self._bind(session, role, intro)
@@ -129,7 +129,12 @@ class HeartbeatService:
         self._connections[agent.id] = connection
         self.leases.grant(agent.id, agent.epoch, connection.heard)
         self.changed.set()
-        await self._store.write(lambda tx: _register(tx, agent, evicted))
+        try:
+            await self._store.write(lambda tx: _register(tx, agent, evicted))
+        except StoreUnavailable:  # not accepted; the lease ends by itself unless another comes
+            if self._connections.get(agent.id) is connection:
+                del self._connections[agent.id]
+            raise
         if previous is not None:
             await self._replace(previous, agent)
         return agent, connection
@@ -183,13 +188,13 @@ class HeartbeatService:
 
     async def drain(self, reconnect_after: timedelta) -> None:
         """Asks every client to come back later."""
-        for connection in list(self._connections.values()):
-            await connection.push(Draining(reconnect_after))
+        told = (c.push(Draining(reconnect_after)) for c in self._connections.values())
+        await asyncio.gather(*told, return_exceptions=True)
 
     # ---- the rules of binding ----
 
-    def _check_caller(self, caller: Caller, intro: Introduction) -> None:
-        """An agent may beat for its own pane only; the operator for any."""
+    def _checked(self, caller: Caller, intro: Introduction) -> Introduction:
+        """An agent beats for its own pane, a token for its own role, the operator for any."""
         if isinstance(caller, InPane) and caller.incarnation != intro.incarnation:
             agent = self._registry.in_pane(caller.incarnation)
             if agent is not None and agent.liveness is not Liveness.UNMANAGED:
@@ -197,8 +202,14 @@ class HeartbeatService:
                     f"{agent.address} may not serve pane {intro.incarnation.pane}; run the"
                     " heartbeat in that pane, or from a pane that is no agent's."
                 )
-        if isinstance(caller, TokenAgent) and intro.role not in ("", caller.role):
-            raise NotAllowed(f"This token is for the role {caller.role}, not for {intro.role}.")
+        if isinstance(caller, TokenAgent):
+            asked = (intro.session or caller.session, intro.role or caller.role)
+            if asked != (caller.session, caller.role):
+                raise NotAllowed(
+                    f"This token is for {caller.session}:{caller.role}, not for {':'.join(asked)}."
+                )
+            return replace(intro, session=caller.session, role=caller.role)
+        return intro
 
     def _place(self, intro: Introduction, panes: list[Pane]) -> tuple[str, str]:
         """The session and role that the client asks for."""
@@ -234,14 +245,17 @@ class HeartbeatService:
     def _bind(self, session: str, role: str, intro: Introduction) -> tuple[Agent, Agent | None]:
         """Gives the agent to the pane, in memory; returns it and who had the pane before.
 
-        Raises AlreadyExists when a living client in another pane holds the agent.
+        A pane that had no client yet keeps its agent, under the new role. Raises AlreadyExists when
+        a living client in another pane holds the agent.
         """
         holder = self._registry.at(session, role)
         if holder is not None and holder.incarnation != intro.incarnation:
             _check_free(holder, intro)
         other = self._registry.in_pane(intro.incarnation)
         evicted = None
-        if other is not None and (holder is None or other.id != holder.id):
+        if other is not None and holder is None and other.liveness is Liveness.UNMANAGED:
+            holder = replace(other, session=session, role=role)
+        elif other is not None and (holder is None or other.id != holder.id):
             evicted = self._evict(other)
         base = holder or self._registry.new(session, role)
         now = self._clock.now()
@@ -324,9 +338,11 @@ class _LeaseEnded(Unavailable):
 
 
 def _register(tx: Transaction, agent: Agent, evicted: Agent | None) -> None:
+    table.register(tx, agent, actor=agent.address)
     if evicted is not None:
         table.register(tx, evicted, actor=agent.address)
-    table.register(tx, agent, actor=agent.address)
+        if evicted.liveness is Liveness.UNMANAGED:  # the texts meant the pane, not the role
+            table.move_open_work(tx, evicted.id, agent.id)
 
 
 def _check_free(holder: Agent, intro: Introduction) -> None:

@@ -13,7 +13,7 @@ from datetime import datetime
 from orch_server.core.agent import Agent, Liveness
 from orch_server.core.clock import Clock
 from orch_server.core.delivery import OUTSTANDING, DeliveryState, Offer, Report
-from orch_server.core.errors import OrchError, StaleEpoch, StoreUnavailable
+from orch_server.core.errors import OrchError, StaleEpoch
 from orch_server.services.agents import AgentRegistry
 from orch_server.services.heartbeat import Connection, HeartbeatService
 from orch_server.storage import deliveries
@@ -50,6 +50,7 @@ class Mailbox:
         self._queue: asyncio.Queue[str] = asyncio.Queue()
         self._pumps: dict[str, asyncio.Task[None]] = {}
         self._again: set[str] = set()
+        self._local: set[str] = set()  # agents that the server's own courier works for just now
         self._out: dict[str, tuple[int, int]] = {}  # agent id -> (epoch, sequence) that is out
         self._timers: dict[str, asyncio.TimerHandle] = {}
 
@@ -93,13 +94,19 @@ class Mailbox:
         """One pump at a time for each agent; a wake-up during one makes it look again."""
         if agent_id in self._pumps:
             self._again.add(agent_id)
+            if agent_id in self._local and self._heartbeat.connection(agent_id) is not None:
+                self._pumps[agent_id].cancel()  # the pane's own client is back and goes on
             return
         task = asyncio.create_task(self._pump(agent_id), name=f"pump {agent_id}")
         self._pumps[agent_id] = task
-        task.add_done_callback(lambda _: self._pump_ended(agent_id))
+        task.add_done_callback(lambda _: self._pump_ended(agent_id, task))
 
-    def _pump_ended(self, agent_id: str) -> None:
+    def _pump_ended(self, agent_id: str, task: asyncio.Task[None]) -> None:
         del self._pumps[agent_id]
+        self._local.discard(agent_id)
+        if not task.cancelled() and task.exception() is not None:
+            logger.error("pump died", extra={"agent": agent_id}, exc_info=task.exception())
+            self._wake_later(agent_id, _RETRY)
         if agent_id in self._again:
             self._again.discard(agent_id)
             self.wake(agent_id)
@@ -107,10 +114,7 @@ class Mailbox:
     async def _pump(self, agent_id: str) -> None:
         try:
             await self._serve(agent_id)
-        except StaleEpoch:
-            self.wake(agent_id)
-        except StoreUnavailable as exc:
-            logger.warning("mailbox had no store", extra={"agent": agent_id, "error": exc.message})
+        except StaleEpoch:  # whoever took the pane over wakes us; this is for when that failed
             self._wake_later(agent_id, _RETRY)
         except OrchError as exc:
             logger.warning("delivery failed", extra={"agent": agent_id, "error": exc.message})
@@ -147,6 +151,7 @@ class Mailbox:
     async def _hand_over(self, offer: Offer, connection: Connection | None) -> None:
         self._out[offer.agent_id] = (offer.grant, offer.sequence)
         if connection is None:
+            self._local.add(offer.agent_id)
             await self._courier.deliver(offer, lambda r: self._local_report(offer.agent_id, r))
         elif connection.epoch == offer.grant:
             await connection.push(offer)

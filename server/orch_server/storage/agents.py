@@ -57,6 +57,19 @@ def set_liveness(tx: Transaction, agent: Agent) -> None:
         tx.emit(kind, agent.id, session=agent.session, agent=agent.id, detail=agent.address)
 
 
+def move_open_work(tx: Transaction, old: str, new: str) -> None:
+    """Gives what is still open of one agent to another: the same pane under another role."""
+    tx.execute("update task set agent_id = ? where agent_id = ? and state = 'PENDING'", (new, old))
+    tx.execute(
+        "update delivery set agent_id = ? where agent_id = ?"
+        " and state in ('PENDING', 'OFFERED', 'PASTED')",
+        (new, old),
+    )
+    tx.execute(
+        "update authorization set agent_id = ? where agent_id = ? and state = 'PENDING'", (new, old)
+    )
+
+
 def check_epoch(tx: Transaction, agent_id: str, epoch: int) -> None:
     """Raises StaleEpoch unless this is the newest connection; in the transaction of a write."""
     rows = tx.execute("select epoch from agent where id = ?", (agent_id,))

@@ -54,13 +54,14 @@ class PaneFinder:
 
         Raises TmuxUnanswered when it does not answer in time.
         """
-        if not _is_own_socket(socket):
+        own = _own_socket(socket)
+        if not own:
             return []
         try:
             async for attempt in _RETRY:
                 with attempt:
-                    lines = await _bounded(lambda: _list_lines(socket))
-                    return [self._pane(socket, line) for line in lines]
+                    lines = await _bounded(lambda: _list_lines(own))
+                    return [self._pane(own, line) for line in lines]
         except (LibTmuxException, ValueError) as exc:
             raise TmuxUnanswered(f"tmux on {socket} gave no usable answer ({exc}).") from exc
         raise AssertionError("unreachable: the last attempt raises")
@@ -91,15 +92,16 @@ def _list_lines(socket: str) -> list[str]:
     return [line for line in answer.stdout if line]
 
 
-def _is_own_socket(path: str) -> bool:
-    """Only a socket of this user is asked; whose else it is might answer anything."""
+def _own_socket(path: str) -> str:
+    """The real path of a socket of this user; "" for anything else, which might answer anything."""
     if not path.startswith("/"):
-        return False
+        return ""
     try:
-        status = Path(path).stat()
+        real = Path(path).resolve()
+        status = real.stat()
     except OSError:
-        return False
-    return stat.S_ISSOCK(status.st_mode) and status.st_uid == os.getuid()
+        return ""
+    return str(real) if stat.S_ISSOCK(status.st_mode) and status.st_uid == os.getuid() else ""
 
 
 async def _bounded(call: Callable[[], T]) -> T:
