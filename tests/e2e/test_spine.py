@@ -87,6 +87,8 @@ def test_a_requester_cannot_approve_his_own_request(home: Home, tmux: Tmux, serv
         f"TMUX_PANE=%999 ORCH_TOKEN=x orch-client approve {found}",
         f"env -i PATH=$PATH ORCH_HOME=$ORCH_HOME orch-client approve {found}",
         f"(orch-client approve {found})",
+        f"rm -f $ORCH_HOME/orch-x; ((orch-client approve {found}; echo $? >$ORCH_HOME/orch-x) &);"
+        " until [ -s $ORCH_HOME/orch-x ]; do :; done; (exit $(cat $ORCH_HOME/orch-x))",
     )
     for number, attempt in enumerate(attempts):
         tmux.type(developer, f'{attempt}; echo "try-{number}=$?"')

@@ -60,6 +60,10 @@ class AgentRegistry:
                 return agent
         return None
 
+    def pane_pids(self) -> list[int]:
+        """The first processes of all panes that agents live in."""
+        return list(self._by_pid)
+
     def sockets(self, host: str) -> set[str]:
         """The tmux sockets of this host under which agents live."""
         return {i.socket for i in self._by_pane if i.host == host}

@@ -1,8 +1,9 @@
 """Tells who calls, and signs it into a short-lived token.
 
-The kernel names the process at the other end of orch-id.sock; its parents lead to the first process
-of a pane. What the caller says only helps to find the tmux server that has the pane. No flag,
-variable or file of the caller changes who he is.
+The kernel names the process at the other end of orch-id.sock; its parents, or its controlling
+terminal when its parents have ended, lead to the first process of a pane. What the caller says only
+helps to find the tmux server that has the pane. No flag, variable or file of the caller changes who
+he is.
 """
 
 from __future__ import annotations
@@ -58,9 +59,9 @@ class IdentityService:
 
     async def identify(self, pid: int, socket: str, pane_id: str, with_facts: bool) -> Identified:
         """Who the process `pid` is and, when wanted, the facts of a pane: its own or `pane_id`."""
-        chain = processes.ancestors(pid)
+        chain, terminal = processes.ancestors(pid), processes.terminal(pid)
         expires = self._clock.now() + LIFETIME
-        known = self._known(chain)
+        known = self._known(chain, terminal)
         if known is not None and not with_facts:
             return Identified(self._sign(known, expires), expires, None, "")
         try:
@@ -69,7 +70,7 @@ class IdentityService:
             panes, problem = [], exc.message
         else:
             problem = ""
-        own = next((p for p in panes if p.pid in chain and _belongs(p)), None)
+        own = next((p for p in panes if _holds(p, chain, terminal)), None)
         incarnation = own.incarnation if own else known
         wanted = _with_id(panes, pane_id) if pane_id else own
         if wanted is None and not problem:
@@ -91,9 +92,12 @@ class IdentityService:
             return Operator() if named is None else TokenAgent(*named)
         return self._verify(token)
 
-    def _known(self, chain: list[int]) -> Incarnation | None:
+    def _known(self, chain: list[int], terminal: int) -> Incarnation | None:
         """The pane of a known agent among whose processes the caller is."""
         agent = self._registry.by_pane_pid(chain, self._finder.host)
+        if agent is None and terminal:
+            on_it = (p for p in self._registry.pane_pids() if processes.terminal(p) == terminal)
+            agent = self._registry.by_pane_pid(on_it, self._finder.host)
         if agent is None or agent.incarnation is None:
             return None
         # Process ids recur; a pane's first process is always a child of its tmux server.
@@ -137,9 +141,11 @@ class IdentityService:
         return hmac.new(self._key, body.encode(), "sha256").hexdigest()
 
 
-def _belongs(pane: Pane) -> bool:
-    """Whether the pane's first process is a child of the tmux server that claims it."""
-    return processes.parent(pane.pid) == pane.incarnation.server_pid
+def _holds(pane: Pane, chain: list[int], terminal: int) -> bool:
+    """Whether the process with these parents and this terminal lives in the pane, and the pane's
+    first process really is a child of the tmux server that claims it."""
+    inside = pane.pid in chain or (terminal and processes.terminal(pane.pid) == terminal)
+    return bool(inside) and processes.parent(pane.pid) == pane.incarnation.server_pid
 
 
 def _with_id(panes: Iterable[Pane], pane_id: str) -> Pane | None:

@@ -19,11 +19,23 @@ def ancestors(pid: int) -> list[int]:
 
 def parent(pid: int) -> int:
     """The process's parent, 0 when it cannot be told."""
+    fields = _stat(pid)
+    return int(fields[1]) if fields else 0
+
+
+def terminal(pid: int) -> int:
+    """The number of the process's controlling terminal, 0 when it has none."""
+    fields = _stat(pid)
+    return int(fields[4]) if fields else 0
+
+
+def _stat(pid: int) -> list[str]:
+    """The fields of /proc/PID/stat after the name: state, parent, group, session, terminal, …"""
     try:
         stat = Path(f"/proc/{pid}/stat").read_text(errors="replace")
     except OSError:
-        return 0
-    return int(stat.rpartition(")")[2].split()[1])
+        return []
+    return stat.rpartition(")")[2].split()
 
 
 def host_name() -> str:
