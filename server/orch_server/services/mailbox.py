@@ -13,7 +13,7 @@ from datetime import datetime
 from orch_server.core.agent import Agent, Liveness
 from orch_server.core.clock import Clock
 from orch_server.core.delivery import OUTSTANDING, DeliveryState, Offer, Report
-from orch_server.core.errors import OrchError, StaleEpoch
+from orch_server.core.errors import OrchError, StaleEpoch, StoreUnavailable
 from orch_server.services.agents import AgentRegistry
 from orch_server.services.heartbeat import Connection, HeartbeatService
 from orch_server.storage import deliveries
@@ -86,9 +86,12 @@ class Mailbox:
         return state
 
     async def _sweep(self) -> None:
-        await self._store.write(deliveries.expire)
-        for agent_id in await self._store.read(deliveries.agents_with_open):
-            self.wake(agent_id)
+        try:
+            await self._store.write(deliveries.expire)
+            for agent_id in await self._store.read(deliveries.agents_with_open):
+                self.wake(agent_id)
+        except StoreUnavailable as exc:
+            logger.warning("mailbox not swept", extra={"error": exc.message})
 
     def _start_pump(self, agent_id: str) -> None:
         """One pump at a time for each agent; a wake-up during one makes it look again."""
@@ -150,11 +153,15 @@ class Mailbox:
 
     async def _hand_over(self, offer: Offer, connection: Connection | None) -> None:
         self._out[offer.agent_id] = (offer.grant, offer.sequence)
-        if connection is None:
-            self._local.add(offer.agent_id)
-            await self._courier.deliver(offer, lambda r: self._local_report(offer.agent_id, r))
-        elif connection.epoch == offer.grant:
-            await connection.push(offer)
+        try:
+            if connection is None:
+                self._local.add(offer.agent_id)
+                await self._courier.deliver(offer, lambda r: self._local_report(offer.agent_id, r))
+            elif connection.epoch == offer.grant:
+                await connection.push(offer)
+        except OrchError:  # not handed over, or not reported: the same number is offered again
+            self._out.pop(offer.agent_id, None)
+            raise
 
     async def _local_report(self, agent_id: str, report: Report) -> None:
         await self.report(agent_id, report)
