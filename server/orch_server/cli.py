@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import getpass
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -31,6 +32,8 @@ def main(argv: list[str] | None = None) -> int:
     run: Callable[[argparse.Namespace], int] = args.run
     try:
         return run(args)
+    except KeyboardInterrupt:
+        return 130
     except NotFound as exc:
         print(f"orch-server: {exc.message}", file=sys.stderr)
         return 4
@@ -117,8 +120,8 @@ def _check(args: argparse.Namespace) -> int:
     if tmux is None:
         raise StartupError("tmux is not installed; install it: apt-get install tmux")
     version = subprocess.run([tmux, "-V"], capture_output=True, text=True, timeout=5, check=False)
-    numbers = version.stdout.split()[-1].lstrip("next-").split(".")
-    if int(numbers[0]) < 3 or (numbers[0] == "3" and int(numbers[1][0]) < 2):
+    number = re.search(r"(\d+)\.(\d+)", version.stdout)  # "master" has none, and is new
+    if number and (int(number[1]), int(number[2])) < (3, 2):
         raise StartupError(f"{version.stdout.strip()} is too old; install tmux 3.2 or newer.")
     for line in (
         f"home        {settings.home}",
@@ -173,10 +176,10 @@ def _passphrase_set(args: argparse.Namespace) -> int:
     config.check_home(settings)
     passphrase = Passphrase(settings.passphrase)
     _prove(passphrase)
-    first = getpass.getpass("New passphrase: ")
+    first = _secret("New passphrase: ")
     if not first:
         raise StartupError("An empty passphrase protects nothing; nothing was changed.")
-    if getpass.getpass("Again: ") != first:
+    if _secret("Again: ") != first:
         raise StartupError("The two passphrases differ; nothing was changed.")
     passphrase.set(first)
     print("The passphrase is set; it holds from now on, without a restart.")
@@ -185,5 +188,15 @@ def _passphrase_set(args: argparse.Namespace) -> int:
 
 def _prove(passphrase: Passphrase) -> None:
     """Asks for the present passphrase, when there is one."""
-    if passphrase.is_set() and not passphrase.matches(getpass.getpass("Present passphrase: ")):
+    if passphrase.is_set() and not passphrase.matches(_secret("Present passphrase: ")):
         raise StartupError("The passphrase is wrong; nothing was changed.")
+
+
+def _secret(prompt: str) -> str:
+    """Asks on the terminal. Raises StartupError where there is none."""
+    try:
+        return getpass.getpass(prompt)
+    except EOFError as exc:
+        raise StartupError(
+            "The passphrase is asked on a terminal, and there is none; nothing was changed."
+        ) from exc

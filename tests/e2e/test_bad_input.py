@@ -322,3 +322,24 @@ def test_commands_are_quick_to_explain_themselves(home: Home) -> None:
         assert done.returncode == 0
         assert "examples:" in done.stdout
     assert os.path.exists(home.path)  # noqa: PTH110
+
+
+def test_a_token_speaks_for_its_own_agent_only(home: Home, tmux: Tmux) -> None:
+    server = Server(home, "--listen", home.address, "--listen", "127.0.0.1:0")
+    home.configure("beat_interval = 0.2\n")
+    server.start()
+    try:
+        port = re.search(r"127\.0\.0\.1:(\d+)", server.ready_line)[1]
+        made = ["orch-server", "token", "create", "--session", "atlas", "--role", "developer"]
+        token = subprocess.run(
+            made, env=home.env(), capture_output=True, text=True, timeout=20, check=True
+        ).stdout.strip()
+        tcp = {"ORCH_ADDRESS": f"127.0.0.1:{port}", "ORCH_TOKEN": token}
+        asked = home.json("authorize", "Deploy", **tcp)
+        assert (asked["session"], asked["requester_role"]) == ("atlas", "developer")
+        assert home.client("approve", asked["id"], **tcp).returncode == 5
+        assert home.client("agents", **{**tcp, "ORCH_TOKEN": token[:-1]}).returncode == 5
+        assert home.client("agents", ORCH_ADDRESS=tcp["ORCH_ADDRESS"]).returncode == 5
+        assert home.client("approve", asked["id"]).returncode == 0
+    finally:
+        server.end()

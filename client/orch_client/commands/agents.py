@@ -86,16 +86,16 @@ def _whoami(args: argparse.Namespace) -> int:
     from orch_client import channel, identity
 
     target = channel.address()
-    channel.credentials(target)  # says clearly when the server is not there
+    agents = fetch("")  # says clearly when the server is not there, or the token is wrong
     if not target.startswith("unix:"):
-        print("the bearer of ORCH_TOKEN")
+        print("{}" if args.json else "the bearer of ORCH_TOKEN")
         return 0
     who = identity.ask(target, with_pane=True)
     if args.json:
         who.token = ""
         output.print_json(who)
         return 0
-    mine = [a for a in fetch("") if who.HasField("pane") and a.pane == who.pane]
+    mine = [a for a in agents if who.HasField("pane") and a.pane == who.pane]
     if mine:
         print(f"{mine[0].session}:{mine[0].role} in pane {mine[0].pane.pane_id}")
     elif who.HasField("pane"):

@@ -169,6 +169,13 @@ class AgentRegistry:
         await self._store.write(lambda tx: table.register(tx, agent, actor=agent.address))
         return agent
 
+    async def register_without_pane(self, session: str, role: str) -> Agent:
+        """The agent that only a token speaks for, so far; its texts wait until it has a pane."""
+        agent = self.new(session, role)
+        self.put(agent)
+        await self._store.write(lambda tx: table.register(tx, agent, actor=agent.address))
+        return agent
+
     def _free_role(self, pane: Pane, panes: list[Pane], reserved: tuple[str, ...]) -> str:
         fallback = f"pane{pane.incarnation.pane.lstrip('%')}"
         try:

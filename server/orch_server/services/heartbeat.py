@@ -208,6 +208,12 @@ class HeartbeatService:
                 raise NotAllowed(
                     f"This token is for {caller.session}:{caller.role}, not for {':'.join(asked)}."
                 )
+            held = self._registry.in_pane(intro.incarnation)
+            if held is not None and (held.session, held.role) != asked:
+                raise NotAllowed(
+                    f"Pane {intro.incarnation.pane} belongs to {held.address}; this token is for"
+                    f" {caller.session}:{caller.role}."
+                )
             return replace(intro, session=caller.session, role=caller.role)
         return intro
 

@@ -39,9 +39,14 @@ class Passphrase:
         fresh.replace(self._path)
 
     def matches(self, given: str) -> bool:
-        """Whether this is the passphrase; takes about 0.1 s."""
-        _, salt, digest = self._path.read_text().split()
-        found = hashlib.scrypt(given.encode(), salt=bytes.fromhex(salt), **_COST)
+        """Whether this is the passphrase; takes about 0.1 s. NotAllowed for a damaged file."""
+        try:
+            _, salt, digest = self._path.read_text().split()
+            found = hashlib.scrypt(given.encode(), salt=bytes.fromhex(salt), **_COST)
+        except ValueError as exc:
+            raise NotAllowed(
+                f"The file {self._path} is damaged; remove it and set the passphrase anew."
+            ) from exc
         return hmac.compare_digest(found.hex(), digest)
 
     async def demand(self, given: str, what: str) -> None:

@@ -106,8 +106,8 @@ class SessionStateService:
             pending = table.pending_work(tx.db, name)
             if pending:
                 raise Conflict(
-                    f"Session {name} has {pending} pending tasks, deliveries or authorizations;"
-                    " cancel them first."
+                    f"Session {name} has {pending} pending tasks or authorizations; cancel them"
+                    " first."
                 )
             return table.delete(tx, name, actor)
 

@@ -72,6 +72,8 @@ class Targets:
                 if pane.incarnation == caller.incarnation:
                     return await self._register(pane, panes)
             raise NotFound(f"The caller's pane {caller.incarnation.pane} is gone.")
+        if isinstance(caller, TokenAgent):
+            return await self._registry.register_without_pane(caller.session, caller.role)
         raise NotAllowed(
             f"Only an agent can {doing}; run this inside an agent's tmux pane"
             " (elsewhere with a token: 'orch-server token create --session S --role R')."

@@ -77,11 +77,10 @@ def delete(tx: Transaction, name: str, actor: str) -> list[str]:
 
 
 def pending_work(db: Database, name: str) -> int:
-    """How many pending tasks, deliveries and authorizations the session's agents have."""
+    """How many pending tasks and authorizations the session's agents have. Texts that never found
+    their pane do not count: they go with the session."""
     sql = """select
         (select count(*) from task t join agent a on a.id = t.agent_id
             where a.session = ?1 and t.state = 'PENDING')
-        + (select count(*) from delivery d join agent a on a.id = d.agent_id
-            where a.session = ?1 and d.state in ('PENDING', 'OFFERED', 'PASTED'))
         + (select count(*) from authorization z where z.session = ?1 and z.state = 'PENDING')"""
     return int(db.execute_sql(sql, (name,)).fetchone()[0])
