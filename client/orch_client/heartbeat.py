@@ -15,7 +15,7 @@ import signal
 import sys
 import time
 from collections.abc import Coroutine
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import grpc
@@ -29,7 +29,6 @@ from orch_client.pane import PaneWatch
 from orch_client.status import StatusLine
 
 _FIRST_WAIT, _LONGEST_WAIT = 0.1, 1.0
-_SILENT_TMUX_PAUSE = 1.0
 _HELLO_DEADLINE = 10.0
 _FATAL = {
     grpc.StatusCode.INVALID_ARGUMENT,
@@ -336,13 +335,7 @@ class _Connection:
         asked = deliver.Offer(
             offer.sequence, offer.generation, offer.text, offer.kind, offer.tried_before
         )
-        while True:
-            try:
-                await report(await self._courier.deliver(asked, self._at, report))
-                return
-            except tmux.TmuxSilent:
-                asked = replace(asked, tried_before=True)
-                await asyncio.sleep(_SILENT_TMUX_PAUSE)
+        await report(await self._courier.deliver(asked, self._at, report))
 
     async def _write(self, frame: heartbeat_pb2.ConnectRequest) -> None:
         async with self._lock:

@@ -193,7 +193,8 @@ async def _drain(server: grpc.aio.Server, health: health_aio.HealthServicer, cor
     await health.enter_graceful_shutdown()
     core.bus.close()
     with contextlib.suppress(TimeoutError):
-        await asyncio.wait_for(core.heartbeat.drain(_RECONNECT_AFTER), _GRACE)
+        async with asyncio.timeout(_GRACE):
+            await core.heartbeat.drain(_RECONNECT_AFTER)
     await server.stop(_GRACE)
     logger.info("stopped")
 

@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import re
 import secrets
 import tempfile
 from collections.abc import Awaitable, Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from orch_client.courier import programs, tmux
@@ -22,6 +23,9 @@ from orch_client.courier.programs import Program, Sort
 
 PASTED, CONFIRMED, UNCONFIRMED, REFUSED = "PASTED", "CONFIRMED", "UNCONFIRMED", "REFUSED"
 _SEEN = "OK"
+_SILENT_PAUSE = 0.5
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,24 +67,34 @@ class Courier:
     async def deliver(
         self, offer: Offer, at: PaneAddress, progress: Callable[[Outcome], Awaitable[None]]
     ) -> Outcome:
-        """Tries one offer and returns its final outcome. `progress` hears that text was pasted.
+        """Works on one offer until its outcome is known. `progress` hears that text was pasted.
 
-        REFUSED means that nothing entered the pane and that this number never will. A tmux that
-        does not answer leaves the outcome unknown: it is raised as TmuxSilent, the offer stands,
-        and the same one may be tried again.
+        REFUSED means that nothing entered the pane and that this number never will. While tmux does
+        not answer nothing is known, so the same offer is tried again; cancel this to give it up.
         """
         lock = self._locks.setdefault(f"{at.socket} {at.pane}", asyncio.Lock())
         async with lock:
-            try:
-                return await self._deliver(offer, at, progress)
-            except tmux.PaneGone:
-                if offer.tried_before:
-                    return Outcome(UNCONFIRMED, f"Pane {at.pane} ended while it was tried.")
-                return Outcome(REFUSED, f"Pane {at.pane} is gone.")
-            except tmux.TmuxDied:
-                return Outcome(UNCONFIRMED, "The tmux server died while it had the text.")
-            except tmux.TmuxFailed as exc:
-                return Outcome(REFUSED, f"tmux refused: {exc}.")
+            while True:
+                try:
+                    return await self._try(offer, at, progress)
+                except tmux.TmuxSilent as exc:
+                    logger.warning("tmux was silent", extra={"pane": at.pane, "error": str(exc)})
+                    offer = replace(offer, tried_before=True)
+                    await asyncio.sleep(_SILENT_PAUSE)
+
+    async def _try(
+        self, offer: Offer, at: PaneAddress, progress: Callable[[Outcome], Awaitable[None]]
+    ) -> Outcome:
+        try:
+            return await self._deliver(offer, at, progress)
+        except tmux.PaneGone:
+            if offer.tried_before:
+                return Outcome(UNCONFIRMED, f"Pane {at.pane} ended while it was tried.")
+            return Outcome(REFUSED, f"Pane {at.pane} is gone.")
+        except tmux.TmuxDied:
+            return Outcome(UNCONFIRMED, "The tmux server died while it had the text.")
+        except tmux.TmuxFailed as exc:
+            return Outcome(REFUSED, f"tmux refused: {exc}.")
 
     async def _deliver(
         self, offer: Offer, at: PaneAddress, progress: Callable[[Outcome], Awaitable[None]]

@@ -10,97 +10,28 @@ from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path, PurePosixPath
 
-SHELLS = frozenset(
-    (
-        "sh",
-        "ash",
-        "bash",
-        "dash",
-        "zsh",
-        "fish",
-        "ksh",
-        "mksh",
-        "csh",
-        "tcsh",
-        "nu",
-        "elvish",
-        "xonsh",
-        "pwsh",
-        "rbash",
-        "busybox",
-        "login",
-        "su",
-        "sudo",
-    )
+
+def _words(text: str) -> frozenset[str]:
+    return frozenset(text.split())
+
+
+SHELLS = _words("sh ash bash dash zsh fish ksh mksh csh tcsh nu elvish xonsh pwsh rbash busybox")
+INTERPRETERS = _words(
+    "python python3 node deno bun ruby perl php lua luajit scala julia R Rscript octave ocaml tclsh"
 )
-INTERPRETERS = frozenset(
-    (
-        "python",
-        "python3",
-        "ipython",
-        "ipython3",
-        "bpython",
-        "ptpython",
-        "node",
-        "deno",
-        "bun",
-        "irb",
-        "pry",
-        "ruby",
-        "perl",
-        "php",
-        "lua",
-        "luajit",
-        "psql",
-        "mysql",
-        "mariadb",
-        "sqlite3",
-        "redis-cli",
-        "mongosh",
-        "mongo",
-        "ghci",
-        "scala",
-        "jshell",
-        "julia",
-        "R",
-        "octave",
-        "gdb",
-        "pdb",
-        "clojure",
-        "erl",
-        "iex",
-        "ocaml",
-        "utop",
-        "sbcl",
-        "guile",
-        "tclsh",
-        "bc",
-        "dc",
-        "ssh",
-        "mosh-client",
-        "telnet",
-    )
+#: Their arguments name no script of their own: a host, a user, a database, a file to load first.
+ALWAYS_PROMPT = _words(
+    "login su sudo doas ssh mosh-client telnet psql mysql mariadb sqlite3 redis-cli mongosh mongo"
+    " gdb lldb pdb ghci irb pry iex erl jshell utop sbcl clojure guile ipython ipython3 bpython"
+    " ptpython bc dc"
 )
-#: Of these, an argument that is no option does not name a script but a database or a host.
-_ALWAYS_PROMPT = frozenset(
-    (
-        "psql",
-        "mysql",
-        "mariadb",
-        "redis-cli",
-        "mongosh",
-        "mongo",
-        "sqlite3",
-        "gdb",
-        "ssh",
-        "mosh-client",
-        "telnet",
-        "login",
-        "su",
-        "sudo",
-    )
+#: Options of shells and interpreters whose value is the next argument.
+_VALUED = _words(
+    "--rcfile --init-file -O +O -o +o -X -W --check-hash-based-pycs -r --require --import --loader"
+    " -C --conditions --experimental-loader -I -L -l"
 )
-_AGENTS = {"claude": "claude", "codex": "codex"}
+_COMMANDS = _words("-c -m -e -p --eval --print --command")
+_AGENTS = _words("claude codex")
 _AGENT_PATHS = {"@anthropic-ai/claude-code": "claude", "@openai/codex": "codex"}
 _OWN = "orch-client"
 
@@ -148,46 +79,56 @@ def foreground(pane_pid: int, fallback: str) -> Program:
 def classify(cmdline: list[str]) -> Program:
     """Judges one command line."""
     name = PurePosixPath(cmdline[0]).name.lstrip("-") if cmdline and cmdline[0] else ""
-    bare = _without_version(name)
-    script = _script(cmdline[1:])
-    if _OWN in (PurePosixPath(script).name, name) and "heartbeat" in cmdline:
-        return Program(_OWN, Sort.CLIENT)
-    agent = _agent(name, script)
+    family = name if name in INTERPRETERS | ALWAYS_PROMPT else name.rstrip("0123456789.")
+    if name in _AGENTS:
+        return Program(name, Sort.AGENT, name)
+    if family in ALWAYS_PROMPT:
+        return Program(name, Sort.PROMPT)
+    if family not in SHELLS | INTERPRETERS:
+        is_own = name == _OWN and "heartbeat" in cmdline
+        return Program(name, Sort.CLIENT if is_own else Sort.OTHER)
+    script, prompts = _script(cmdline[1:], family in SHELLS)
+    if prompts or not script:
+        return Program(name, Sort.PROMPT)
+    return _of_script(script, cmdline, family in SHELLS)
+
+
+def _of_script(script: str, cmdline: list[str], by_shell: bool) -> Program:
+    """A shell or interpreter that runs a script or a command."""
+    name = PurePosixPath(script).name or script
+    agent = name if name in _AGENTS else ""
+    for part, kind in _AGENT_PATHS.items():
+        agent = kind if part in script else agent
     if agent:
         return Program(name, Sort.AGENT, agent)
-    if bare in SHELLS or bare in INTERPRETERS:
-        if bare in _ALWAYS_PROMPT or not _runs_something(cmdline[1:]):
-            return Program(name, Sort.PROMPT)
-        return Program(PurePosixPath(script).name or name, Sort.OTHER, wrapper=bare in SHELLS)
-    return Program(name, Sort.OTHER)
+    if name == _OWN and "heartbeat" in cmdline:
+        return Program(_OWN, Sort.CLIENT)
+    return Program(name, Sort.OTHER, wrapper=by_shell)
 
 
-def _without_version(name: str) -> str:
-    return name.rstrip("0123456789.") if name not in INTERPRETERS else name
+def _script(args: list[str], shell: bool) -> tuple[str, bool]:
+    """What a shell or interpreter was told to run, "" for nothing, and whether it prompts after it.
 
-
-def _agent(name: str, script: str) -> str:
-    if name in _AGENTS:
-        return _AGENTS[name]
-    if PurePosixPath(script).name in _AGENTS:
-        return _AGENTS[PurePosixPath(script).name]
-    for part, kind in _AGENT_PATHS.items():
-        if part in script:
-            return kind
-    return ""
-
-
-def _script(args: list[str]) -> str:
-    """The first argument that is no option."""
-    return next((a for a in args if a and not a.startswith("-")), "")
-
-
-def _runs_something(args: list[str]) -> bool:
-    """Whether it was given a script or command, and does not prompt after it."""
-    flags = [a for a in args if a.startswith("-") and not a.startswith("--")]
-    if any("i" in flag for flag in flags):
-        return False
-    return bool(_script(args)) or any(flag in ("-c", "-m", "-e") for flag in flags)
+    Only the options before the script are its own. An option that is not known to take a value
+    takes none.
+    """
+    prompts = False
+    at = 0
+    while at < len(args):
+        arg = args[at]
+        if arg in _COMMANDS and not (shell and arg == "-e"):
+            return (args[at + 1] if at + 1 < len(args) else ""), prompts
+        if arg in _VALUED and not (shell and arg in ("-r", "-l", "-I", "-L", "-C")):
+            at += 2
+            continue
+        if not arg.startswith(("-", "+")):
+            return arg, prompts
+        if arg.startswith("-") and not arg.startswith("--"):
+            prompts = prompts or "i" in arg
+            if shell and "c" in arg:  # -lc COMMAND
+                return (args[at + 1] if at + 1 < len(args) else ""), prompts
+        at += 1
+    return "", prompts
 
 
 def _foreground_group(pid: int) -> int:

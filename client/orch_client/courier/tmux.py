@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import os
 import re
+import subprocess
 from dataclasses import dataclass
 
 DEADLINE = 5.0
@@ -58,30 +59,69 @@ async def run(
 ) -> str:
     """Runs one tmux command line and returns what it prints.
 
-    Raises PaneGone when the pane or the server is not there, TmuxSilent when tmux cannot be run or
-    after the deadline, TmuxDied when the server ended meanwhile, TmuxFailed for any other error.
+    Raises PaneGone when the pane or the server is not there, TmuxSilent when tmux cannot be run,
+    was killed or after the deadline, TmuxDied when the server ended meanwhile, TmuxFailed for any
+    other error.
     """
+    ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+    transport, output = await _start(("tmux", "-u", "-S", socket, *args), stdin, ended)
     try:
-        process = await asyncio.create_subprocess_exec(
-            *("tmux", "-u", "-S", socket, *args),
-            stdin=asyncio.subprocess.PIPE if stdin is not None else asyncio.subprocess.DEVNULL,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.PIPE,
+        async with asyncio.timeout(deadline):
+            await ended
+    except TimeoutError as exc:
+        raise TmuxSilent(f"tmux did not answer within {deadline:g} s") from exc
+    finally:
+        # Kills what still runs and lets go of the pipes. A tmux client hands its own to the tmux
+        # server, so waiting for their end would be waiting for a server that may hang.
+        transport.close()
+    status = transport.get_returncode()
+    if status is None or status < 0:
+        raise TmuxSilent("the tmux client was killed")
+    if status:
+        raise _error(output.text(2).strip())
+    return output.text(1)
+
+
+class _Output(asyncio.SubprocessProtocol):
+    """Collects what a process prints; ends when it has ended and its pipes are empty."""
+
+    def __init__(self, ended: asyncio.Future[None]) -> None:
+        self._ended = ended
+        self._data = {1: bytearray(), 2: bytearray()}
+
+    def text(self, descriptor: int) -> str:
+        """All that came from this descriptor."""
+        return self._data[descriptor].decode("utf-8", "replace")
+
+    def pipe_data_received(self, fd: int, data: bytes) -> None:
+        self._data[fd] += data
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        if not self._ended.done():
+            self._ended.set_result(None)
+
+
+async def _start(
+    command: tuple[str, ...], stdin: bytes | None, ended: asyncio.Future[None]
+) -> tuple[asyncio.SubprocessTransport, _Output]:
+    loop = asyncio.get_running_loop()
+    try:
+        transport, output = await loop.subprocess_exec(
+            lambda: _Output(ended),
+            *command,
+            stdin=subprocess.PIPE if stdin is not None else subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
             env=environment(),
         )
     except OSError as exc:
         raise TmuxSilent(f"tmux cannot be run ({exc.strerror})") from exc
-    try:
-        out, err = await asyncio.wait_for(process.communicate(stdin), deadline)
-    except TimeoutError as exc:
-        raise TmuxSilent(f"tmux did not answer within {deadline:g} s") from exc
-    finally:
-        if process.returncode is None:
-            process.kill()
-            await process.wait()
-    if process.returncode:
-        raise _error(err.decode("utf-8", "replace").strip())
-    return out.decode("utf-8", "replace")
+    if stdin is not None:
+        pipe = transport.get_pipe_transport(0)
+        assert isinstance(pipe, asyncio.WriteTransport)
+        pipe.write(stdin)
+        pipe.close()
+    return transport, output
 
 
 def environment() -> dict[str, str]:
@@ -108,10 +148,12 @@ async def pane_facts(socket: str, pane: str) -> PaneFacts:
 
 
 def _error(text: str) -> Exception:
+    if not text:
+        return TmuxSilent("tmux ended without an answer")
     lowered = text.lower()
     if "server exited" in lowered or "lost server" in lowered:
         return TmuxDied(text)
     missing = ("can't find pane", "no such pane", "no server running", "error connecting")
     if any(mark in lowered for mark in missing):
         return PaneGone(text)
-    return TmuxFailed(text or "tmux failed without a word")
+    return TmuxFailed(text)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import heapq
 from dataclasses import dataclass
+from math import inf
 
 from orch_server.core.errors import StaleEpoch
 
@@ -36,6 +37,7 @@ class LeaseTable:
         self.pace = pace
         self._leases: dict[str, _Lease] = {}
         self._heap: list[tuple[float, str]] = []
+        self._queued: dict[str, float] = {}  # the earliest entry of each agent in the heap
 
     def grant(self, agent: str, epoch: int, now: float) -> None:
         """Starts the lease of a new connection and ends the one before."""
@@ -72,12 +74,15 @@ class LeaseTable:
         """Removes and returns (agent, epoch) of each lease that has ended."""
         ended = []
         while self._heap and self._heap[0][0] <= now:
-            _, agent = heapq.heappop(self._heap)
+            queued, agent = heapq.heappop(self._heap)
+            if self._queued.get(agent) != queued:
+                continue  # an earlier entry of this agent came first
+            del self._queued[agent]
             lease = self._leases.get(agent)
             if lease is None:
                 continue
             if lease.deadline > now:
-                heapq.heappush(self._heap, (lease.deadline, agent))
+                self._queue(agent, lease.deadline)
                 continue
             del self._leases[agent]
             ended.append((agent, lease.epoch))
@@ -99,7 +104,12 @@ class LeaseTable:
 
     def _put(self, agent: str, lease: _Lease) -> None:
         self._leases[agent] = lease
-        heapq.heappush(self._heap, (lease.deadline, agent))
+        if lease.deadline < self._queued.get(agent, inf):
+            self._queue(agent, lease.deadline)
+
+    def _queue(self, agent: str, deadline: float) -> None:
+        self._queued[agent] = deadline
+        heapq.heappush(self._heap, (deadline, agent))
 
 
 def stale_epoch(epoch: int) -> StaleEpoch:

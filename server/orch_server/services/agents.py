@@ -11,7 +11,7 @@ from dataclasses import replace
 
 from orch_server.core.agent import HELD, Agent, Kind, Liveness
 from orch_server.core.clock import Clock
-from orch_server.core.errors import InvalidInput, NotFound
+from orch_server.core.errors import Ambiguous, InvalidInput, NotFound
 from orch_server.core.identity import Incarnation, Pane
 from orch_server.core.text import check_role, printable
 from orch_server.storage import agents as table
@@ -69,7 +69,7 @@ class AgentRegistry:
         return {i.socket for i in self._by_pane if i.host == host}
 
     def find(self, given: str) -> Agent:
-        """The agent for "session:role", an id or a prefix. Raises NotFound with those there are."""
+        """The agent for "session:role", an id or a prefix. Raises NotFound or Ambiguous."""
         session, colon, role = given.rpartition(":")
         if colon:
             found = [a for a in (self.at(session, role),) if a]
@@ -77,6 +77,9 @@ class AgentRegistry:
             found = [a for a in self._by_id.values() if given and a.id.startswith(given)]
         if len(found) == 1:
             return found[0]
+        if found:
+            some = ", ".join(sorted(a.id for a in found)[:6])
+            raise Ambiguous(f"'{given}' is the beginning of several: {some}; give more digits.")
         raise NotFound(f"There is no agent '{printable(given)}'; there are: {self.names()}.")
 
     def names(self) -> str:

@@ -19,7 +19,6 @@ from orch_server.core.errors import (
     InvalidInput,
     NotAllowed,
     OrchError,
-    StoreUnavailable,
     Unavailable,
 )
 from orch_server.core.identity import Caller, Incarnation, InPane, Pane, TokenAgent
@@ -102,6 +101,7 @@ class HeartbeatService:
         self.changed = asyncio.Event()  # a lease may now end earlier than was thought
         self.on_courier: Callable[[str], None] = lambda agent_id: None
         self._connections: dict[str, Connection] = {}
+        self._farewells: set[asyncio.Task[None]] = set()
 
     async def restore(self) -> None:
         """After a start: clients that were there get an amnesty to come back."""
@@ -129,14 +129,17 @@ class HeartbeatService:
         self._connections[agent.id] = connection
         self.leases.grant(agent.id, agent.epoch, connection.heard)
         self.changed.set()
+        if previous is not None:
+            task = asyncio.create_task(_tell_replaced(previous, agent))
+            self._farewells.add(task)
+            task.add_done_callback(self._farewells.discard)
         try:
             await self._store.write(lambda tx: _register(tx, agent, evicted))
-        except StoreUnavailable:  # not accepted; the lease ends by itself unless another comes
-            if self._connections.get(agent.id) is connection:
-                del self._connections[agent.id]
+        except BaseException:  # not welcomed, whatever the reason: only the grace is left
+            if self.leases.broke(agent.id, agent.epoch, self._clock.monotonic()):
+                self._connections.pop(agent.id, None)
+                self.changed.set()
             raise
-        if previous is not None:
-            await self._replace(previous, agent)
         return agent, connection
 
     def beat(self, connection: Connection, foreground: str) -> None:
@@ -220,11 +223,10 @@ class HeartbeatService:
     def _place(self, intro: Introduction, panes: list[Pane]) -> tuple[str, str]:
         """The session and role that the client asks for."""
         known = self._registry.in_pane(intro.incarnation)
-        if known is not None and intro.role in ("", known.role):
+        role = check_role("role", intro.role) if intro.role else ""
+        if known is not None and role in ("", known.role):
             return known.session, known.role
-        if intro.role:
-            role = check_role("role", intro.role)
-        else:
+        if not role:
             pane = next((p for p in panes if p.incarnation == intro.incarnation), None)
             if pane is None:
                 raise InvalidInput("role", "The role is not known; give it with --role.")
@@ -297,12 +299,6 @@ class HeartbeatService:
 
     # ---- changes ----
 
-    async def _replace(self, previous: Connection, agent: Agent) -> None:
-        where = agent.incarnation.pane if agent.incarnation else "another pane"
-        by = f"a newer client of {agent.address} in pane {where}"
-        await previous.push(Replaced(agent.epoch, by))
-        previous.close(stale_epoch(previous.epoch))
-
     async def _gone(self, agent_id: str, liveness: Liveness) -> None:
         """No stream any more: what it still reports is void, so the epoch grows."""
         connection = self._connections.pop(agent_id, None)
@@ -311,8 +307,7 @@ class HeartbeatService:
             return
         revoked = replace(agent, epoch=agent.epoch + 1)
         if liveness is Liveness.UNKNOWN:
-            revoked = agent
-            self.leases.await_return(agent_id, agent.epoch, self._clock.monotonic())
+            self.leases.await_return(agent_id, revoked.epoch, self._clock.monotonic())
             self.changed.set()
         await self._set_liveness(self._checked_in(revoked, connection), liveness)
         self.on_courier(agent_id)
@@ -341,6 +336,17 @@ class _LeaseEnded(Unavailable):
 
     def __init__(self) -> None:
         super().__init__("Nothing was heard for a whole lease; connect again.")
+
+
+async def _tell_replaced(previous: Connection, agent: Agent) -> None:
+    """Ends the older stream; a client that reads nothing only delays its own end."""
+    where = agent.incarnation.pane if agent.incarnation else "another pane"
+    by = f"a newer client of {agent.address} in pane {where}"
+    try:
+        await previous.push(Replaced(agent.epoch, by))
+    except Unavailable:
+        logger.info("replaced client was not told", extra={"agent": agent.address})
+    previous.close(stale_epoch(previous.epoch))
 
 
 def _register(tx: Transaction, agent: Agent, evicted: Agent | None) -> None:

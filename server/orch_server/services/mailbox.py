@@ -66,7 +66,8 @@ class Mailbox:
                 until = self._clock.monotonic() + _SWEEP
                 while (left := until - self._clock.monotonic()) > 0:
                     try:
-                        agent_id = await asyncio.wait_for(self._queue.get(), left)
+                        async with asyncio.timeout(left):
+                            agent_id = await self._queue.get()
                     except TimeoutError:
                         break
                     self._start_pump(agent_id)

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, replace
 
 from orch_server.core import session as rules
-from orch_server.core.agent import HELD, Agent, AgentView, WaitingFor
+from orch_server.core.agent import Agent, AgentView, WaitingFor
 from orch_server.core.errors import Conflict, NotFound
 from orch_server.core.event import Event
 from orch_server.core.identity import Caller
@@ -94,15 +94,16 @@ class SessionStateService:
 
     async def delete(self, caller: Caller, name: str, expected: int) -> None:
         """Deletes a session whose agents are gone and who have nothing pending."""
-        living = [a.address for a in self._registry.all(name) if a.liveness in HELD]
-        if living:
-            raise Conflict(
-                f"Session {name} has living agents ({', '.join(living)}); end them first."
-            )
+        before = {a.id: a.epoch for a in self._registry.all(name)}
         actor = self._targets.name(caller)
 
         def unit(tx: Transaction) -> list[str]:
             rules.check_version(table.get(tx.db, name), expected)
+            living = table.living_agents(tx.db, name)
+            if living:
+                raise Conflict(
+                    f"Session {name} has living agents ({', '.join(living)}); end them first."
+                )
             pending = table.pending_work(tx.db, name)
             if pending:
                 raise Conflict(
@@ -111,7 +112,13 @@ class SessionStateService:
                 )
             return table.delete(tx, name, actor)
 
-        self._registry.forget(await self._store.write(unit))
+        gone = await self._store.write(unit)
+        self._registry.forget(i for i in gone if self._unchanged(i, before.get(i, 0)))
+
+    def _unchanged(self, agent_id: str, epoch: int) -> bool:
+        """Whether no client has connected as this agent since it had this epoch."""
+        agent = self._registry.get(agent_id)
+        return agent is not None and agent.epoch == epoch
 
     async def watch(self, name: str) -> AsyncIterator[SessionView]:
         """Every session once, then each that changes."""

@@ -70,9 +70,9 @@ def prepare(db: Database, path: Path, backups: Path, stamp: str) -> None:
         damage = db.execute_sql("pragma quick_check(1)").fetchone()[0]
         if damage != "ok":
             raise DatabaseError(damage)
-        _migrate(db, path, backups, stamp)
     except (PeeweeException, apsw.Error) as exc:
         raise _explain(path, exc) from exc
+    _migrate(db, path, backups, stamp)
 
 
 def _check_writable(path: Path) -> None:
@@ -108,9 +108,16 @@ def _migrate(db: Database, path: Path, backups: Path, stamp: str) -> None:
     pending = [m.name for m in status if not m.applied]
     if not pending:
         return
-    if any(m.applied for m in status):
-        _backup(db, backups / f"before-{pending[0]}-{stamp}.db")
-    for name in runner.up():
+    try:
+        if any(m.applied for m in status):
+            _backup(db, backups / f"before-{pending[0]}-{stamp}.db")
+        applied = runner.up()
+    except Exception as exc:  # a migration is a program; whatever it raises, it was rolled back
+        raise StartupError(
+            f"The database {path} could not be brought up to date ({exc}); it is unchanged, run the"
+            " version that wrote it or put back a backup."
+        ) from exc
+    for name in applied:
         logger.info("migration applied", extra={"migration": name})
 
 

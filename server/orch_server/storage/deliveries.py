@@ -118,7 +118,10 @@ def record(tx: Transaction, agent_id: str, report: Report) -> DeliveryState:
     if not rows:
         raise NotFound(f"There is no delivery '{report.delivery_id}' for this agent.")
     state, sequence, refusals = DeliveryState(rows[0][0]), rows[0][1], rows[0][2]
-    if sequence != report.sequence or state is report.state:
+    repeated = state is report.state or (
+        state is DeliveryState.PENDING and report.state is DeliveryState.REFUSED
+    )
+    if sequence != report.sequence or repeated:
         return state
     new = after(state, REPORTED[report.state])
     if report.state is DeliveryState.REFUSED:

@@ -19,6 +19,7 @@ T = TypeVar("T")
 
 _ID = re.compile(r"[0-9a-f]{1,12}\Z")
 MAX_PAGE = 1000
+_MAX_OFFSET = 2**31
 DEFAULT_PAGE = 100
 
 
@@ -64,8 +65,11 @@ def _offset(token: str) -> int:
     if not token:
         return 0
     try:
-        return max(0, int(base64.urlsafe_b64decode(token.encode("ascii", "strict"))))
-    except (ValueError, binascii.Error) as exc:
+        offset = int(base64.urlsafe_b64decode(token.encode("ascii", "strict")))
+    except (ValueError, binascii.Error):
+        offset = -1
+    if not 0 <= offset <= _MAX_OFFSET:
         raise InvalidInput(
             "page_token", "The page token is not one of ours; begin again without one."
-        ) from exc
+        )
+    return offset

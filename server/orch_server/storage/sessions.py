@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from dataclasses import asdict
 
+from orch_server.core.agent import HELD
 from orch_server.core.errors import AlreadyExists, NotFound
 from orch_server.core.session import Session
 from orch_server.core.text import printable
 from orch_server.storage import lookup
 from orch_server.storage.database import Database
 from orch_server.storage.store import Transaction
-from orch_server.storage.tables import SessionRow
+from orch_server.storage.tables import AgentRow, SessionRow
 
 
 def find(db: Database, name: str) -> Session | None:
@@ -74,6 +75,14 @@ def delete(tx: Transaction, name: str, actor: str) -> list[str]:
     tx.execute("delete from session where name = ?", (name,))
     tx.emit("session.deleted", name, session=name, actor=actor)
     return agents
+
+
+def living_agents(db: Database, name: str) -> list[str]:
+    """The agents of the session whose clients are, or may be, there."""
+    query = AgentRow.select(AgentRow.role).where(
+        AgentRow.session == name, AgentRow.liveness.in_(list(HELD))
+    )
+    return sorted(f"{name}:{row[0]}" for row in query.tuples().execute(db))
 
 
 def pending_work(db: Database, name: str) -> int:

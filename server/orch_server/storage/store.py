@@ -1,8 +1,9 @@
 """The store: one thread writes, with group commit; a few threads read.
 
 `write(unit)` puts a unit of work into the queue and returns when it is on disk. The writing thread
-takes all units that wait, runs each in its own savepoint inside one transaction, commits once and
-answers them all. A unit that raises rolls back alone. Events that a unit emits are stored in the
+takes all units that wait, runs them in one transaction, commits once and answers them all. When one
+of them raises, all is rolled back and run again with a savepoint for each, so that it fails alone:
+a unit must therefore change nothing but the transaction. Events that a unit emits are stored in the
 same transaction and published after the commit, in order. Never await inside a unit.
 """
 
@@ -14,17 +15,18 @@ import logging
 import queue
 import secrets
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
+import apsw
 from peewee import IntegrityError, PeeweeException
 
 from orch_server.core.clock import Clock
-from orch_server.core.errors import OrchError, StoreUnavailable
+from orch_server.core.errors import Conflict, StoreUnavailable
 from orch_server.core.event import Event
 from orch_server.storage import database
 from orch_server.storage.tables import micros
@@ -48,11 +50,11 @@ class Transaction:
         self.now = now
         self.events: list[Event] = []
         self._first = first_event
+        self._connection: apsw.Connection = db.connection()
 
     def execute(self, sql: str, params: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
         """Runs one statement to its end and returns all of its rows."""
-        rows: list[tuple[Any, ...]] = self.db.execute_sql(sql, params).fetchall()
-        return rows
+        return self._connection.execute(sql, params).fetchall()
 
     def emit(
         self,
@@ -140,7 +142,7 @@ class Store:
     def _run(self) -> None:
         try:
             identity = self._prepare()
-        except OrchError as exc:
+        except Exception as exc:  # the thread must not die without a word
             self._answer(self._opened, exc)
             return
         self._answer(self._opened, identity)
@@ -181,43 +183,65 @@ class Store:
         return batch
 
     def _commit(self, batch: list[_Job[Any]]) -> None:
-        tx = Transaction(self._db, self._clock.now(), self._next_event)
-        results: list[Any] = []
+        events: list[Event] = []
         try:
-            with self._db.atomic("IMMEDIATE"):
-                for job in batch:
-                    results.append(self._attempt(tx, job))
-                self._store_events(tx.events)
-        except PeeweeException as exc:
-            logger.exception("commit failed", extra={"error": str(exc), "units": len(batch)})
-            tx.events.clear()
-            results = [_unavailable(exc)] * len(batch)
-        self._next_event += len(tx.events)
+            results, events = self._together(batch)
+        except Exception as exc:  # top of the writing loop: whatever it is goes to its caller
+            results, events = self._one_failed(batch, exc)
+        self._next_event += len(events)
         self.commits += 1
-        self._call(self._settle, [job.future for job in batch], results, tx.events)
+        self._call(self._settle, [job.future for job in batch], results, events)
+
+    def _together(self, batch: list[_Job[Any]]) -> tuple[list[Any], list[Event]]:
+        """Runs all units in one transaction; raises what the first of them raises."""
+        with self._transaction() as tx:
+            return [job.unit(tx) for job in batch], tx.events
+
+    def _one_failed(self, batch: list[_Job[Any]], exc: Exception) -> tuple[list[Any], list[Event]]:
+        """After a rollback: each unit on its own, unless the database itself is at fault."""
+        if len(batch) == 1 and not _is_database_fault(exc):
+            return [_told(exc)], []
+        try:
+            with self._transaction() as tx:
+                return [self._attempt(tx, job) for job in batch], tx.events
+        except Exception as again:  # the database, or the disk under it
+            logger.exception("commit failed", extra={"units": len(batch)})
+            return [_unavailable(again)] * len(batch), []
+
+    @contextlib.contextmanager
+    def _transaction(self) -> Iterator[Transaction]:
+        tx = Transaction(self._db, self._clock.now(), self._next_event)
+        tx.execute("begin immediate")
+        try:
+            yield tx
+            self._store_events(tx)
+            tx.execute("commit")
+        finally:
+            if self._db.connection().in_transaction:
+                tx.execute("rollback")
 
     def _attempt(self, tx: Transaction, job: _Job[Any]) -> Any:
-        """Runs one unit in its savepoint; returns its result, or the exception it raised."""
+        """Runs one unit in a savepoint; returns its result, or the exception it raised."""
         events = len(tx.events)
+        tx.execute("savepoint unit")
         try:
-            with self._db.savepoint():
-                return job.unit(tx)
-        except IntegrityError as exc:
+            result = job.unit(tx)
+        except Exception as exc:  # it goes to the caller of the unit
+            if _is_database_fault(exc):
+                raise
             del tx.events[events:]
-            return exc
-        except PeeweeException:
-            raise  # the database itself: the whole batch fails
-        except Exception as exc:  # top of a loop: it goes to the caller of the unit
-            del tx.events[events:]
-            return exc
+            tx.execute("rollback to unit")
+            result = _told(exc)
+        tx.execute("release unit")
+        return result
 
-    def _store_events(self, events: list[Event]) -> None:
-        if events:
+    def _store_events(self, tx: Transaction) -> None:
+        if tx.events:
             rows = [
                 (e.number, micros(e.at), e.kind, e.subject, e.session, e.agent, e.actor, e.detail)
-                for e in events
+                for e in tx.events
             ]
-            self._db.cursor().executemany(_INSERT_EVENT, rows).fetchall()
+            self._db.connection().executemany(_INSERT_EVENT, rows).fetchall()
 
     def _answer(self, future: asyncio.Future[Any] | None, result: Any) -> None:
         self._call(self._settle, [future], [result], [])
@@ -241,6 +265,21 @@ class Store:
                 future.set_result(result)
         if events:
             self._publish(events)
+
+
+def _is_database_fault(exc: Exception) -> bool:
+    """Whether the database failed, rather than the unit."""
+    constraint = (IntegrityError, apsw.ConstraintError)
+    return isinstance(exc, PeeweeException | apsw.Error) and not isinstance(exc, constraint)
+
+
+def _told(exc: Exception) -> Exception:
+    """What the caller of a unit hears: a broken constraint means that something else changed."""
+    if isinstance(exc, IntegrityError | apsw.ConstraintError):
+        conflict = Conflict(f"Something this needs was changed meanwhile ({exc}); try again.")
+        conflict.__cause__ = exc
+        return conflict
+    return exc
 
 
 def _unavailable(exc: Exception) -> StoreUnavailable:

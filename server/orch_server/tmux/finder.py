@@ -128,6 +128,7 @@ async def _bounded(call: Callable[[], T]) -> T:
 
     threading.Thread(target=work, name="tmux-finder", daemon=True).start()
     try:
-        return await asyncio.wait_for(future, _DEADLINE)
+        async with asyncio.timeout(_DEADLINE):
+            return await future
     except TimeoutError as exc:
         raise TmuxUnanswered(f"tmux did not answer within {_DEADLINE:g} s; try again.") from exc

@@ -2,17 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
-import logging
 from collections.abc import Awaitable, Callable
-from dataclasses import replace
 
 from orch_client.courier import deliver
-from orch_client.courier.tmux import TmuxSilent
 from orch_server.core.delivery import DeliveryState, Offer, Report
-
-logger = logging.getLogger(__name__)
-_PAUSE = 1.0
 
 
 class LocalCourier:
@@ -39,11 +32,4 @@ class LocalCourier:
         asked = deliver.Offer(
             offer.sequence, offer.generation, offer.text, offer.kind, offer.tried_before
         )
-        while True:
-            try:
-                await tell(await self._courier.deliver(asked, at, tell))
-                return
-            except TmuxSilent:
-                asked = replace(asked, tried_before=True)
-                logger.warning("tmux was silent", extra={"pane": at.pane, "socket": at.socket})
-                await asyncio.sleep(_PAUSE)
+        await tell(await self._courier.deliver(asked, at, tell))

@@ -12,9 +12,10 @@ from contextvars import ContextVar
 from typing import Any
 
 import grpc
+from google.protobuf.message import DecodeError
 from google.rpc import status_pb2
 
-from orch_server.core.errors import OrchError, Unidentified
+from orch_server.core.errors import InvalidInput, OrchError, Unidentified
 from orch_server.core.identity import Caller, Operator
 from orch_server.services.identity import IdentityService
 from orch_server.transport import errors
@@ -58,14 +59,14 @@ class Guard(grpc.aio.ServerInterceptor):
         serve, make = _shape(handler)
         guarded = self._guarded(method, serve)
         wrapped: grpc.RpcMethodHandler[Any, Any] = make(
-            guarded, handler.request_deserializer, handler.response_serializer
+            guarded, _lenient(handler.request_deserializer), handler.response_serializer
         )
         return wrapped
 
     def _guarded(self, method: str, serve: Callable[..., Any]) -> Callable[..., Any]:
         async def answer(request: Any, context: Any) -> Any:
             try:
-                await self._enter(method, context)
+                await self._enter(method, request, context)
                 return await serve(request, context)
             except Exception as exc:  # the top of a call
                 status = _status(exc, method)
@@ -73,7 +74,7 @@ class Guard(grpc.aio.ServerInterceptor):
 
         async def stream(request: Any, context: Any) -> Any:
             try:
-                await self._enter(method, context)
+                await self._enter(method, request, context)
                 async for response in serve(request, context):
                     yield response
                 return
@@ -83,7 +84,9 @@ class Guard(grpc.aio.ServerInterceptor):
 
         return stream if inspect.isasyncgenfunction(serve) else answer
 
-    async def _enter(self, method: str, context: Any) -> None:
+    async def _enter(self, method: str, request: Any, context: Any) -> None:
+        if isinstance(request, Undecodable):
+            raise undecodable()
         if not method.startswith(_OPEN):
             _CALLER.set(await self._identify(context))
 
@@ -99,6 +102,28 @@ class Guard(grpc.aio.ServerInterceptor):
             "A call over TCP needs a token: 'authorization: Bearer TOKEN'; make one with"
             " 'orch-server token create'."
         )
+
+
+class Undecodable:
+    """Stands for a request that is no message of its method; gRPC itself would say UNKNOWN."""
+
+
+def undecodable() -> InvalidInput:
+    """The error for such a request."""
+    return InvalidInput("request", "The request is not the message that this method takes.")
+
+
+def _lenient(deserialize: Callable[[bytes], Any] | None) -> Callable[[bytes], Any] | None:
+    if deserialize is None:
+        return None
+
+    def attempt(data: bytes) -> Any:
+        try:
+            return deserialize(data)
+        except DecodeError:
+            return Undecodable()
+
+    return attempt
 
 
 def _status(exc: Exception, method: str) -> status_pb2.Status:

@@ -20,7 +20,7 @@ from orch_server.services.heartbeat import Connection, Draining, HeartbeatServic
 from orch_server.services.mailbox import Mailbox
 from orch_server.services.session_state import SessionStateService
 from orch_server.transport import convert, paging
-from orch_server.transport.guard import caller
+from orch_server.transport.guard import Undecodable, caller, undecodable
 
 if TYPE_CHECKING:
     Context = grpc.aio.ServicerContext[pb.ConnectRequest, pb.ConnectResponse]
@@ -125,7 +125,8 @@ class _Stream:
 
     async def _hello(self) -> pb.Hello:
         try:
-            first = await asyncio.wait_for(self._context.read(), _HELLO_DEADLINE)
+            async with asyncio.timeout(_HELLO_DEADLINE):
+                first = await self._context.read()
         except TimeoutError as exc:
             raise InvalidInput("hello", "No hello came within 10 s; send it first.") from exc
         if not isinstance(first, pb.ConnectRequest) or first.WhichOneof("frame") != "hello":
@@ -136,6 +137,8 @@ class _Stream:
         read, write, lock = self._context.read, self._context.write, self._lock
         while True:
             frame: Any = await read()
+            if isinstance(frame, Undecodable):
+                raise undecodable()
             if not isinstance(frame, pb.ConnectRequest):  # the end of the stream
                 return
             kind = frame.WhichOneof("frame")
