@@ -10,9 +10,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import os
 import re
-import secrets
-import tempfile
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -122,7 +121,7 @@ class Courier:
         program: Program,
         progress: Callable[[Outcome], Awaitable[None]],
     ) -> Outcome:
-        buffer = f"orch-{secrets.token_hex(8)}"
+        buffer = f"orch-{os.urandom(8).hex()}"
         paste = (
             f"paste-buffer -p -r -d -b {buffer} -t {at.pane}"
             f" ; set-option -p -t {at.pane} {guard.used} {guard.sequence}"
@@ -181,7 +180,7 @@ class Courier:
             note = Path(folder) / "note"
             done = Path(folder) / "done"
             note.write_bytes(_for_terminal(offer.text))
-            # _folder and mkdtemp use no character that a shell or a tmux format knows.
+            # The folder's name has no character that a shell or a tmux format knows.
             show = f"cat '{note}' > '#{{pane_tty}}' 2>/dev/null && : > '{done}' || :"
             act = (
                 f"set-option -p -t {at.pane} {guard.used} {guard.sequence}"
@@ -278,14 +277,12 @@ def _for_terminal(text: str) -> bytes:
 @contextlib.contextmanager
 def _temporary_folder() -> Iterator[str]:
     """A private folder for one text. Raises TmuxSilent when there is no room for it."""
+    import tempfile  # 0.3 MB that a client without anything to show does without
+
+    usual = tempfile.gettempdir()
+    safe = re.fullmatch(r"[\w./-]+", usual, re.ASCII)  # a name that no shell can misread
     try:
-        with tempfile.TemporaryDirectory(prefix="orch-", dir=_folder()) as folder:
+        with tempfile.TemporaryDirectory(prefix="orch-", dir=usual if safe else "/tmp") as folder:  # noqa: S108
             yield folder
     except OSError as exc:
         raise tmux.TmuxSilent(f"no temporary file ({exc.strerror})") from exc
-
-
-def _folder() -> str:
-    """Where temporary files go: the usual place, unless a shell could misread its name."""
-    usual = tempfile.gettempdir()
-    return usual if re.fullmatch(r"[\w./-]+", usual, re.ASCII) else "/tmp"  # noqa: S108
