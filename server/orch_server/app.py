@@ -220,7 +220,7 @@ def _loops(core: _Core, clock: Clock) -> list[Loop]:
 def _server(core: _Core, clock: Clock) -> tuple[grpc.aio.Server, health_aio.HealthServicer]:
     server = grpc.aio.server(interceptors=[Guard(core.identity)], options=_OPTIONS)
     health = health_aio.HealthServicer()
-    services = _GenericOnly(server)
+    services: Any = _GenericOnly(server)
     heartbeat_pb2_grpc.add_HeartbeatServiceServicer_to_server(
         HeartbeatServicer(core.heartbeat, core.mailbox, core.state), services
     )
@@ -249,9 +249,7 @@ class _GenericOnly:
     def __init__(self, server: grpc.aio.Server) -> None:
         self._server = server
 
-    def add_generic_rpc_handlers(
-        self, handlers: Sequence[grpc.GenericRpcHandler[Any, Any]]
-    ) -> None:
+    def add_generic_rpc_handlers(self, handlers: Sequence[Any]) -> None:
         self._server.add_generic_rpc_handlers(handlers)
 
     def add_registered_method_handlers(self, service: str, handlers: object) -> None:

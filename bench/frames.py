@@ -1,0 +1,82 @@
+"""The messages that both servers get and give, so that both carry frames of the same size."""
+
+from __future__ import annotations
+
+import secrets
+
+from google.protobuf.duration_pb2 import Duration
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from orch.v1 import agent_pb2, heartbeat_pb2, scheduler_pb2
+
+SESSION = "bench"
+TARGET = f"{SESSION}:agent-0"
+NOTE = "check whether the build is green"
+_SECONDS = 1_800_000_000
+
+
+def hello(session: str, index: int) -> heartbeat_pb2.ConnectRequest:
+    """Introduces the agent `agent-INDEX`, in a pane on another host: so the client is believed."""
+    pane = agent_pb2.Pane(
+        host="bench",
+        tmux_socket=f"/bench/{session}",
+        tmux_server_pid=1,
+        tmux_server_start_time=Timestamp(seconds=_SECONDS),
+        pane_id=f"%{index}",
+    )
+    said = heartbeat_pb2.Hello(
+        pane=pane, pane_pid=2, session=session, role=f"agent-{index}", kind="generic"
+    )
+    return heartbeat_pb2.ConnectRequest(hello=said)
+
+
+def beat(sequence: int) -> heartbeat_pb2.ConnectRequest:
+    """A client's beat."""
+    said = heartbeat_pb2.Beat(sequence=sequence, foreground_program="python3")
+    return heartbeat_pb2.ConnectRequest(beat=said)
+
+
+def goodbye() -> heartbeat_pb2.ConnectRequest:
+    """The client leaves."""
+    reason = heartbeat_pb2.GOODBYE_REASON_CLIENT_STOPPED
+    return heartbeat_pb2.ConnectRequest(goodbye=heartbeat_pb2.Goodbye(reason=reason))
+
+
+def welcome() -> heartbeat_pb2.ConnectResponse:
+    """What the bare server answers to a hello."""
+    said = heartbeat_pb2.Welcome(
+        agent_id="0" * 12,
+        session=SESSION,
+        role="agent-0",
+        epoch=1,
+        beat_interval=Duration(seconds=60),
+        lease=Duration(seconds=180),
+        server_version="0.0.0",
+    )
+    return heartbeat_pb2.ConnectResponse(welcome=said)
+
+
+def task_request() -> scheduler_pb2.CreateTaskRequest:
+    """A note for the agent, in an hour."""
+    return scheduler_pb2.CreateTaskRequest(
+        note=NOTE,
+        delay=Duration(seconds=3600),
+        target=TARGET,
+        request_id=secrets.token_hex(16),
+    )
+
+
+def task_response() -> scheduler_pb2.CreateTaskResponse:
+    """An answer of the size that the product gives."""
+    task = scheduler_pb2.Task(
+        id="0" * 12,
+        agent_id="0" * 12,
+        session=SESSION,
+        role="agent-0",
+        note=NOTE,
+        due_time=Timestamp(seconds=_SECONDS + 3600, nanos=123_456_000),
+        state=scheduler_pb2.TASK_STATE_PENDING,
+        creator="operator",
+        create_time=Timestamp(seconds=_SECONDS, nanos=123_456_000),
+    )
+    return scheduler_pb2.CreateTaskResponse(task=task)
