@@ -102,6 +102,9 @@ class Courier:
         guard = Guard(at.server_pid, at.started, at.pane, offer.generation, offer.sequence)
         if (facts.server_pid, facts.started) != (at.server_pid, at.started):
             raise tmux.PaneGone(f"pane {at.pane} belongs to another tmux server now")
+        if facts.dead:
+            ended = f"The program in pane {at.pane} has ended."
+            return await self._refuse(at, guard, facts.command, ended)
         program = await asyncio.to_thread(programs.foreground, facts.pane_pid, facts.command)
         if program.sort is Sort.CLIENT or (
             program.sort is Sort.PROMPT and offer.kind in ("", "shell")

@@ -13,6 +13,7 @@ import subprocess
 from dataclasses import dataclass
 
 DEADLINE = 5.0
+_REAPING = 5.0
 _PANE_ID = re.compile(r"%[0-9]{1,9}\Z")
 _FACTS = (
     "#{pid} #{start_time} #{pane_pid} #{pane_dead} #{pane_in_mode} #{pane_tty}"
@@ -74,6 +75,8 @@ async def run(
         # Kills what still runs and lets go of the pipes. A tmux client hands its own to the tmux
         # server, so waiting for their end would be waiting for a server that may hang.
         transport.close()
+        async with asyncio.timeout(_REAPING):
+            await output.exited
     status = transport.get_returncode()
     if status is None or status < 0:
         raise TmuxSilent("the tmux client was killed")
@@ -87,6 +90,7 @@ class _Output(asyncio.SubprocessProtocol):
 
     def __init__(self, ended: asyncio.Future[None]) -> None:
         self._ended = ended
+        self.exited: asyncio.Future[None] = ended.get_loop().create_future()
         self._data = {1: bytearray(), 2: bytearray()}
 
     def text(self, descriptor: int) -> str:
@@ -95,6 +99,9 @@ class _Output(asyncio.SubprocessProtocol):
 
     def pipe_data_received(self, fd: int, data: bytes) -> None:
         self._data[fd] += data
+
+    def process_exited(self) -> None:
+        self.exited.set_result(None)
 
     def connection_lost(self, exc: Exception | None) -> None:
         if not self._ended.done():
@@ -132,7 +139,10 @@ def environment() -> dict[str, str]:
 
 async def pane_facts(socket: str, pane: str) -> PaneFacts:
     """Asks for one pane. Raises PaneGone when it is not there."""
-    out = await run(socket, "display-message", "-p", "-t", pane, _FACTS)
+    try:
+        out = await run(socket, "display-message", "-p", "-t", pane, _FACTS)
+    except TmuxDied as exc:  # a mere question: nothing else was under way
+        raise PaneGone(str(exc)) from exc
     fields = out.rstrip("\n").split(" ", 6)
     if len(fields) != 7 or not fields[2]:  # for a missing pane tmux prints empty fields
         raise PaneGone(f"there is no pane {pane}")

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from orch_server.core.delivery import (
+    OPEN,
     REPORTED,
     TIME_TO_LIVE,
     DeliveryEvent,
@@ -121,7 +122,7 @@ def record(tx: Transaction, agent_id: str, report: Report) -> DeliveryState:
     repeated = state is report.state or (
         state is DeliveryState.PENDING and report.state is DeliveryState.REFUSED
     )
-    if sequence != report.sequence or repeated:
+    if sequence != report.sequence or repeated or state not in OPEN:
         return state
     new = after(state, REPORTED[report.state])
     if report.state is DeliveryState.REFUSED:
@@ -137,13 +138,23 @@ def record(tx: Transaction, agent_id: str, report: Report) -> DeliveryState:
 
 
 def expire(tx: Transaction) -> int:
-    """Ends what waited longer than its time to live; returns how many."""
+    """Ends what is older than its time to live; returns how many.
+
+    What waited is EXPIRED. What a courier had, and never said what became of, is UNCONFIRMED.
+    """
     rows = tx.execute(
-        "select id, detail from delivery where state = 'PENDING' and expires_at <= ?",
+        "select id, state, detail from delivery"
+        " where state in ('PENDING', 'OFFERED', 'PASTED') and expires_at <= ?",
         (micros(tx.now),),
     )
-    for delivery_id, detail in rows:
-        _finish(tx, delivery_id, DeliveryState.EXPIRED, detail or "No courier came for it in time.")
+    for delivery_id, word, detail in rows:
+        state = DeliveryState(word)
+        if state is DeliveryState.PENDING:
+            ended = after(state, DeliveryEvent.EXPIRE)
+            _finish(tx, delivery_id, ended, detail or "No courier came for it in time.")
+        else:
+            ended = after(state, DeliveryEvent.DOUBT)
+            _finish(tx, delivery_id, ended, "Its courier never said what became of it.")
     return len(rows)
 
 

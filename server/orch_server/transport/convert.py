@@ -30,6 +30,7 @@ from orch_server.services.session_state import SessionView
 E = TypeVar("E", bound=StrEnum)
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_LAST_SECOND = 253_402_300_799  # of the year 9999, the last that a Timestamp may hold
 _TASK_STATES = {state: scheduler_pb2.TaskState.Value(f"TASK_STATE_{state}") for state in TaskState}
 
 
@@ -117,6 +118,8 @@ def introduction(hello: heartbeat_pb2.Hello) -> Introduction:
     """Who connects. Raises InvalidInput when the pane or the kind is missing or wrong."""
     if not hello.pane.pane_id.startswith("%") or not hello.pane.host:
         raise InvalidInput("hello.pane", "The hello names no pane; give host and pane_id.")
+    if not 0 <= hello.pane.tmux_server_start_time.seconds <= _LAST_SECOND:
+        raise InvalidInput("hello.pane", "The hello's tmux_server_start_time is no time.")
     if hello.kind not in [*Kind]:
         kinds = ", ".join(kind for kind in Kind if kind)
         raise InvalidInput("hello.kind", f"'{hello.kind}' is no kind; use one of: {kinds}.")

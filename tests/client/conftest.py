@@ -1,0 +1,63 @@
+"""Fixtures of the client's tests: a pane with a recorder in it, and the courier's view of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from orch_client.courier.deliver import PaneAddress
+from tests.support import Home, Tmux, until
+
+
+@dataclass(frozen=True)
+class Recorded:
+    """A pane whose program writes every byte it reads into a file."""
+
+    tmux: Tmux
+    pane: str
+    record: Path
+    at: PaneAddress
+
+    def typed(self, size: int) -> bytes:
+        """All that was typed, once it is so many bytes or more."""
+        until(lambda: self.record.stat().st_size >= size, f"{size} bytes; {self._tail()!r}")
+        return self.record.read_bytes()
+
+    def settled(self) -> bytes:
+        """All that was typed until now: a mark typed last has arrived, and is cut off."""
+        mark = b"\x1e-settled-\x1e"
+        self.tmux.run("send-keys", "-t", self.pane, "-l", mark.decode())
+        until(lambda: self.record.read_bytes().endswith(mark), f"the mark; {self._tail()!r}")
+        return self.record.read_bytes().replace(mark, b"")
+
+    def _tail(self) -> bytes:
+        return self.record.read_bytes()[-200:]
+
+
+def address(tmux: Tmux, pane: str) -> PaneAddress:
+    """The pane as an offer names it."""
+    pid, started = tmux.run("display-message", "-p", "#{pid} #{start_time}").split()
+    return PaneAddress(str(tmux.socket), int(pid), int(started), pane)
+
+
+@pytest.fixture
+def recorded(home: Home, tmux: Tmux) -> Recorded:
+    """One pane with a recorder."""
+    record = home.path / "orch-record"
+    pane = tmux.recorder("atlas", "tester", record)
+    return Recorded(tmux, pane, record, address(tmux, pane))
+
+
+@pytest.fixture
+def recorders(home: Home, tmux: Tmux) -> Callable[[str], Recorded]:
+    """Makes panes with recorders."""
+
+    def make(name: str) -> Recorded:
+        record = home.path / f"orch-record-{name}"
+        pane = tmux.recorder("atlas", name, record)
+        return Recorded(tmux, pane, record, address(tmux, pane))
+
+    return make

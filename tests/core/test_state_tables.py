@@ -1,0 +1,104 @@
+"""The state machines: every pair of their tables, the legal and the illegal ones."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from itertools import product
+
+import pytest
+
+from orch_server.core import authorization, delivery
+from orch_server.core.authorization import AuthorizationState, Verdict
+from orch_server.core.delivery import DeliveryEvent, DeliveryState
+from orch_server.core.errors import Conflict, IllegalTransition
+
+D, E, A = DeliveryState, DeliveryEvent, AuthorizationState
+
+# Written by hand from DESIGN's list of states, so that a slip in the table is seen here.
+LEGAL_DELIVERY = {
+    D.PENDING: {E.OFFER: D.OFFERED, E.EXPIRE: D.EXPIRED, E.CANCEL: D.CANCELLED},
+    D.OFFERED: {
+        E.OFFER: D.OFFERED,
+        E.PASTE: D.PASTED,
+        E.CONFIRM: D.CONFIRMED,
+        E.QUEUE: D.QUEUED_BY_AGENT,
+        E.DOUBT: D.UNCONFIRMED,
+        E.REFUSE: D.PENDING,
+    },
+    D.PASTED: {
+        E.OFFER: D.PASTED,
+        E.PASTE: D.PASTED,
+        E.CONFIRM: D.CONFIRMED,
+        E.QUEUE: D.QUEUED_BY_AGENT,
+        E.DOUBT: D.UNCONFIRMED,
+    },
+}
+
+
+@pytest.mark.parametrize(("state", "event"), list(product(D, E)))
+def test_each_pair_of_the_delivery_table(state: DeliveryState, event: DeliveryEvent) -> None:
+    expected = LEGAL_DELIVERY.get(state, {}).get(event)
+    if expected is not None:
+        assert delivery.after(state, event) is expected
+        return
+    with pytest.raises(IllegalTransition) as caught:
+        delivery.after(state, event)
+    assert state.lower() in caught.value.message
+    assert event.lower() in caught.value.message
+    assert caught.value.metadata == {"machine": "delivery", "state": state, "event": event}
+
+
+@pytest.mark.parametrize(("state", "verdict"), list(product(A, Verdict)))
+def test_each_pair_of_the_authorization_table(state: AuthorizationState, verdict: Verdict) -> None:
+    finals = {
+        Verdict.APPROVE: A.APPROVED,
+        Verdict.DENY: A.DENIED,
+        Verdict.EXPIRE: A.EXPIRED,
+        Verdict.CANCEL: A.CANCELLED,
+    }
+    if state is A.PENDING:
+        assert authorization.resolve(state, verdict, "3fa8") is finals[verdict]
+        return
+    with pytest.raises(Conflict) as caught:
+        authorization.resolve(state, verdict, "3fa8")
+    assert "3fa8" in caught.value.message
+    assert state.lower() in caught.value.message
+    assert caught.value.metadata["state"] == state
+
+
+def test_a_final_delivery_takes_no_event_at_all() -> None:
+    final = set(D) - set(delivery.OPEN)
+    assert final == {
+        D.CONFIRMED,
+        D.QUEUED_BY_AGENT,
+        D.UNCONFIRMED,
+        D.REFUSED,
+        D.EXPIRED,
+        D.CANCELLED,
+        D.DEAD,
+    }
+    assert not {state for state, _ in delivery.TRANSITIONS} & final
+
+
+def test_what_was_pasted_never_goes_back() -> None:
+    reachable = {new for (old, _), new in delivery.TRANSITIONS.items() if old is D.PASTED}
+    assert not reachable & {D.PENDING, D.OFFERED, D.REFUSED}
+
+
+def test_a_courier_reports_only_what_an_offer_can_become() -> None:
+    for event in delivery.REPORTED.values():
+        assert delivery.after(D.OFFERED, event) in set(D)
+    assert set(delivery.REPORTED) == {
+        D.PASTED,
+        D.CONFIRMED,
+        D.QUEUED_BY_AGENT,
+        D.UNCONFIRMED,
+        D.REFUSED,
+    }
+
+
+def test_a_refused_delivery_is_tried_again_ever_more_slowly() -> None:
+    delays = [delivery.retry_delay(n) for n in range(1, 12)]
+    assert delays[:4] == [timedelta(seconds=s) for s in (0.5, 1, 2, 4)]
+    assert delays == sorted(delays)
+    assert delays[-1] == delivery.retry_delay(10**9) == timedelta(seconds=30)
