@@ -17,7 +17,6 @@ def main() -> None:
     from orch_client.cli import main as run
 
     status = run(sys.argv[1:])
-    sys.stdout.flush()
     sys.stderr.flush()
     os._exit(status)
 

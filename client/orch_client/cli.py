@@ -59,13 +59,22 @@ environment:
 def main(argv: list[str]) -> int:
     """Runs a command line; returns the exit status."""
     try:
-        return _dispatch(argv)
+        status = _dispatch(argv)
+        sys.stdout.flush()
+        return status
     except ClientError as exc:
         print(f"orch-client: {exc.message}", file=sys.stderr)
         return exc.status
     except KeyboardInterrupt:
+        print(file=sys.stderr)
         return 130
+    except EOFError:
+        print("\norch-client: the input ended before an answer was given.", file=sys.stderr)
+        return USAGE
     except BrokenPipeError:
+        return FAILED
+    except OSError as exc:
+        print(f"orch-client: {exc.strerror or exc}.", file=sys.stderr)
         return FAILED
 
 

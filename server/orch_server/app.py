@@ -94,7 +94,7 @@ class _Core:
 
 
 async def serve(settings: Settings, ready: Callable[[str], None]) -> None:
-    """Serves until SIGTERM or SIGINT; calls `ready` with one line when calls are answered.
+    """Serves until SIGTERM, SIGINT or SIGHUP; calls `ready` with one line when it answers calls.
 
     Raises StartupError when it cannot start, LoopDied when one of its loops ended.
     """
@@ -104,7 +104,7 @@ async def serve(settings: Settings, ready: Callable[[str], None]) -> None:
     check_home(settings)
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         loop.add_signal_handler(number, stop.set)
     with _locks(settings):
         core = await _wire(settings, clock)

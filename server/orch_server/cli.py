@@ -10,10 +10,11 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from pathlib import Path
 
 from orch_server import __version__, config, logs
 from orch_server.core.clock import SystemClock
-from orch_server.core.errors import NotFound, OrchError, StartupError
+from orch_server.core.errors import InvalidInput, NotFound, OrchError, StartupError
 from orch_server.core.text import check_name, check_role
 from orch_server.services.passphrase import Passphrase
 from orch_server.services.tokens import TokenFiles
@@ -34,9 +35,9 @@ def main(argv: list[str] | None = None) -> int:
         return run(args)
     except KeyboardInterrupt:
         return 130
-    except NotFound as exc:
+    except (NotFound, InvalidInput) as exc:
         print(f"orch-server: {exc.message}", file=sys.stderr)
-        return 4
+        return 4 if isinstance(exc, NotFound) else 2
     except OrchError as exc:
         print(f"orch-server: {exc.message}", file=sys.stderr)
         return 1
@@ -137,7 +138,9 @@ def _check(args: argparse.Namespace) -> int:
 def _token_create(args: argparse.Namespace) -> int:
     settings = config.load(args.home)
     if bool(args.session) != bool(args.role):
-        raise StartupError("Give both --session and --role, or neither for the operator's token.")
+        raise InvalidInput(
+            "role", "Give both --session and --role, or neither for the operator's token."
+        )
     role = check_role("role", args.role) if args.role else ""
     session = check_name("session", args.session) if args.session else ""
     if not role or role in settings.approver_roles:
@@ -195,8 +198,9 @@ def _prove(passphrase: Passphrase) -> None:
 def _secret(prompt: str) -> str:
     """Asks on the terminal. Raises StartupError where there is none."""
     try:
-        return getpass.getpass(prompt)
-    except EOFError as exc:
+        with Path("/dev/tty").open("rb"):
+            return getpass.getpass(prompt)
+    except (OSError, EOFError) as exc:
         raise StartupError(
             "The passphrase is asked on a terminal, and there is none; nothing was changed."
         ) from exc

@@ -53,7 +53,10 @@ class Settings:
 def default_home(environ: Mapping[str, str]) -> Path:
     """ORCH_HOME, else `orch` under the XDG state directory."""
     if environ.get("ORCH_HOME"):
-        return Path(environ["ORCH_HOME"]).absolute()
+        home = Path(environ["ORCH_HOME"])
+        if not home.is_absolute():
+            raise StartupError(f"ORCH_HOME is '{home}'; use an absolute path.")
+        return home
     state = environ.get("XDG_STATE_HOME") or str(Path.home() / ".local" / "state")
     return Path(state) / "orch"
 
@@ -74,7 +77,7 @@ def load(
     """Reads everything and checks it. Raises StartupError."""
     env = os.environ if environ is None else environ
     path = Path(home).absolute() if home else default_home(env)
-    kept = _read(config_file(env))
+    kept = _read(config_file(env), required=bool(env.get("ORCH_CONFIG")))
     listening = listen or kept.get("listen") or [f"unix:{path / 'orch.sock'}"]
     sockets, ports = _addresses(listening)
     if not sockets:  # the clients of this host need one
@@ -130,10 +133,15 @@ def _make_private(folder: Path) -> None:
     folder.chmod(0o700)
 
 
-def _read(path: Path) -> dict[str, Any]:
+def _read(path: Path, required: bool) -> dict[str, Any]:
     try:
         kept = tomllib.loads(path.read_text())
-    except FileNotFoundError:
+    except FileNotFoundError as exc:
+        if required:
+            raise StartupError(
+                f"ORCH_CONFIG names {path}, and there is no such file; create it, or unset"
+                " ORCH_CONFIG."
+            ) from exc
         return {}
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as exc:
         raise StartupError(f"The configuration {path} cannot be read: {exc}.") from exc

@@ -197,9 +197,10 @@ def test_the_defaults_of_the_configuration_are_as_explained(tmp_path: Path) -> N
     lines = [f"{_named(row[0])} = {_named(row[2])}" for row in rows]
     explained = tmp_path / "config.toml"
     explained.write_text("\n".join(lines).replace("ORCH_HOME", "/srv/orch"))
-    absent = str(tmp_path / "absent.toml")
+    empty = tmp_path / "empty.toml"
+    empty.touch()
     assert config.load("/srv/orch", environ={"ORCH_CONFIG": str(explained)}) == config.load(
-        "/srv/orch", environ={"ORCH_CONFIG": absent}
+        "/srv/orch", environ={"ORCH_CONFIG": str(empty)}
     )
 
 

@@ -264,7 +264,7 @@ def test_a_window_name_that_is_no_role_is_explained(
     pane = tmux.pane("atlas", "same")
     status, out = heartbeat(pane).wait()
     assert (status, "more than one pane" in out, "--role" in out) == (2, True, True), out
-    strange = tmux.pane("atlas", "#(touch x) |~| ?")
+    strange = tmux.pane("atlas", "größer |~| ?")
     status, out = heartbeat(strange).wait()
     assert status == 2
     assert "is no role" in out

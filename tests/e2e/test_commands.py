@@ -47,7 +47,9 @@ def test_make_run_prints_two_commands_that_work(home: Home, tmux: Tmux) -> None:
         assert len(commands) == 2
         pane = tmux.pane("atlas", "window")
         for command in commands:
-            assert Path(shlex.split(command)[0]) == BIN / "orch-client"
+            home_word, program, *_ = shlex.split(command)
+            assert home_word == f"ORCH_HOME={home.path}"
+            assert Path(program) == BIN / "orch-client"
             tmux.type(pane, command)
         tmux.wait_for(pane, "\nhello from six seconds ago")
         assert [a["role"] for a in home.json("agents")] == ["developer"]

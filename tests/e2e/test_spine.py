@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from tests.support import Client, Home, Server, Tmux, agent, liveness, until
+from tests.support import RECORDER, Client, Home, Server, Tmux, agent, liveness, until
 
 
 def test_three_heartbeats_and_a_note_that_survives_a_killed_server(
@@ -136,3 +137,22 @@ def test_a_note_made_before_the_heartbeat_follows_the_pane_to_its_role(
         tmux.wait_for(pane, f"\nfor the {role}")
         assert agent(home, f"atlas:{role}")["pane"]["pane_id"] == pane
     assert liveness(home, "atlas:one") == ""
+
+
+def test_what_a_program_may_leave_unread_is_not_typed_in_front_of_a_shell(
+    home: Home, tmux: Tmux, server: Server
+) -> None:
+    pane = tmux.pane("atlas", "tool")
+    tmux.type(pane, "orch-client heartbeat --kind generic &")
+    until(lambda: liveness(home, "atlas:tool") == "ALIVE", "the client")
+    tmux.type(pane, "sleep 1000")
+    until(lambda: agent(home, "atlas:tool").get("foreground_program") == "sleep", "sleep")
+    task = home.json("schedule", "0", "touch $ORCH_HOME/orch-run", "--to", "atlas:tool")["id"]
+    refused = until(lambda: home.json("task", task).get("delivery_detail"), "a refusal")
+    assert "the shell behind it would run" in refused
+    record = home.path / "orch-record"
+    tmux.run("send-keys", "-t", pane, "C-c")
+    tmux.type(pane, f"{sys.executable} {RECORDER} {record}")
+    until(lambda: record.exists() and record.read_bytes().endswith(b"\r"), "the text")
+    assert record.read_bytes() == b"touch $ORCH_HOME/orch-run\r"
+    assert not (home.path / "orch-run").exists()

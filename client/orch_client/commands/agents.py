@@ -91,12 +91,11 @@ def _whoami(args: argparse.Namespace) -> int:
         print("{}" if args.json else "the bearer of ORCH_TOKEN")
         return 0
     who = identity.ask(target, with_pane=True)
+    mine = [a for a in agents if who.HasField("pane") and a.pane == who.pane]
     if args.json:
         who.token = ""
-        output.print_json(who)
-        return 0
-    mine = [a for a in agents if who.HasField("pane") and a.pane == who.pane]
-    if mine:
+        output.print_json(mine[0] if mine else who)
+    elif mine:
         print(f"{mine[0].session}:{mine[0].role} in pane {mine[0].pane.pane_id}")
     elif who.HasField("pane"):
         print(f"pane {who.pane.pane_id} of session {who.session}, no agent yet")

@@ -21,6 +21,7 @@ EXAMPLES = """examples:
   orch-client approve 3fa8
   orch-client deny 3fa8 --reason "not before the backup"
 """
+_INTERRUPTED = 130
 _PRIORITIES = ("high", "medium", "low")
 _ENDS = {"APPROVED": 0, "DENIED": errors.DENIED, "EXPIRED": errors.EXPIRED}
 _VERBS = {"authorization": "Get", "withdraw": "Cancel", "approve": "Approve", "deny": "Deny"}
@@ -81,7 +82,11 @@ def _authorize(args: argparse.Namespace) -> int:
         return 0
     if not args.json:
         print(f"{asked.id} asked of {asked.approver_role}; waiting", flush=True)
-    return _wait(asked.id, limit, args.json)
+    try:
+        return _wait(asked.id, limit, args.json)
+    except KeyboardInterrupt:
+        stands = f"{asked.id} still stands; take it back: orch-client withdraw {asked.id}"
+        raise ClientError(stands, _INTERRUPTED) from None
 
 
 def _wait(authorization_id: str, limit: float | None, as_json: bool) -> int:

@@ -28,7 +28,9 @@ def configure(parser: argparse.ArgumentParser, name: str) -> None:
         help="what runs in the pane; lets text be typed into it",
     )
     parser.add_argument(
-        "--take-over", action="store_true", help="take the role from a living client elsewhere"
+        "--take-over",
+        action="store_true",
+        help="take the role from a living client elsewhere, or give this pane a new role",
     )
     parser.add_argument("--once", action="store_true", help="one beat, then leave")
 

@@ -16,7 +16,7 @@ from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from orch_client.courier import programs, tmux
+from orch_client.courier import programs, terminal, tmux
 from orch_client.courier.guard import Guard, Status
 from orch_client.courier.programs import Program, Sort
 
@@ -110,7 +110,9 @@ class Courier:
             program.sort is Sort.PROMPT and offer.kind in ("", "shell")
         ):
             return await self._show(offer, at, guard, facts.command)
-        obstacle = _obstacle(offer.kind, program)
+        obstacle = _obstacle(offer.kind, program) or await asyncio.to_thread(
+            _left_to_a_shell, program, facts
+        )
         if obstacle:
             return await self._refuse(at, guard, facts.command, obstacle)
         return await self._type(offer, at, guard, facts.command, program, progress)
@@ -233,6 +235,19 @@ def _obstacle(kind: str, program: Program) -> str:
             " 'orch-client heartbeat --kind generic' to have text typed into it."
         )
     return ""
+
+
+def _left_to_a_shell(program: Program, facts: tmux.PaneFacts) -> str:
+    """Why text for this program could end in the shell behind it; "" when it could not.
+
+    A program that reads keys has its terminal in a mode of its own. One that leaves the terminal as
+    the shell set it (sleep, make, git) may never read, and then the shell would run the text.
+    """
+    if program.sort is Sort.AGENT or not programs.is_prompt(facts.pane_pid):
+        return ""
+    if terminal.takes_keys(facts.tty):
+        return ""
+    return f"{program.name} reads no keys, and what it leaves unread the shell behind it would run."
 
 
 def _expect(guard: Guard, pane: str, command: str) -> tuple[str, ...]:

@@ -76,6 +76,12 @@ def foreground(pane_pid: int, fallback: str) -> Program:
     return programs[0] if programs else classify([fallback])
 
 
+def is_prompt(pid: int) -> bool:
+    """Whether this process is a shell or interpreter with a prompt, in the foreground or not."""
+    line = _cmdline(pid)
+    return bool(line) and classify(line).sort is Sort.PROMPT
+
+
 def classify(cmdline: list[str]) -> Program:
     """Judges one command line."""
     name = PurePosixPath(cmdline[0]).name.lstrip("-") if cmdline and cmdline[0] else ""

@@ -171,7 +171,7 @@ class HeartbeatService:
         """Gives the verdict on every lease that has ended."""
         ended = self.leases.expire(self._clock.monotonic())
         for agent_id, epoch in ended:
-            logger.info("lease expired", extra={"agent": agent_id, "epoch": epoch})
+            logger.info("client lost", extra={"agent": agent_id, "epoch": epoch})
             connection = self._connections.get(agent_id)
             if connection is not None:
                 connection.close(_LeaseEnded())
@@ -234,9 +234,12 @@ class HeartbeatService:
         if known is not None and known.role != role:
             managed = known.liveness is not Liveness.UNMANAGED
             if managed and not intro.take_over:
+                holder = self._registry.at(known.session, role)
+                living = holder is not None and holder.liveness in HELD
+                also = f" That also takes {role} from its living client." if living else ""
                 raise AlreadyExists(
                     f"Pane {intro.incarnation.pane} is registered as {known.address}; leave --role"
-                    " away, or give it a new role with --take-over."
+                    f" away, or give the pane the new role with --take-over.{also}"
                 )
         return check_name("session", intro.session), role
 
