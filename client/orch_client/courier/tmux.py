@@ -13,7 +13,6 @@ import subprocess
 from dataclasses import dataclass
 
 DEADLINE = 5.0
-_REAPING = 5.0
 _PANE_ID = re.compile(r"%[0-9]{1,9}\Z")
 _FACTS = (
     "#{pid} #{start_time} #{pane_pid} #{pane_dead} #{pane_in_mode} #{pane_tty}"
@@ -64,71 +63,37 @@ async def run(
     was killed or after the deadline, TmuxDied when the server ended meanwhile, TmuxFailed for any
     other error.
     """
-    ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-    transport, output = await _start(("tmux", "-u", "-S", socket, *args), stdin, ended)
-    try:
-        async with asyncio.timeout(deadline):
-            await ended
-    except TimeoutError as exc:
-        raise TmuxSilent(f"tmux did not answer within {deadline:g} s") from exc
-    finally:
-        # Kills what still runs and lets go of the pipes. A tmux client hands its own to the tmux
-        # server, so waiting for their end would be waiting for a server that may hang.
-        transport.close()
-        async with asyncio.timeout(_REAPING):
-            await output.exited
-    status = transport.get_returncode()
-    if status is None or status < 0:
+    command = ["tmux", "-u", "-S", socket, *args]
+    done = await asyncio.to_thread(_run, command, stdin, deadline)
+    if done.returncode < 0:
         raise TmuxSilent("the tmux client was killed")
-    if status:
-        raise _error(output.text(2).strip())
-    return output.text(1)
+    if done.returncode:
+        raise _error(done.stderr.decode("utf-8", "replace").strip())
+    return done.stdout.decode("utf-8", "replace")
 
 
-class _Output(asyncio.SubprocessProtocol):
-    """Collects what a process prints; ends when it has ended and its pipes are empty."""
+def _run(
+    command: list[str], stdin: bytes | None, deadline: float
+) -> subprocess.CompletedProcess[bytes]:
+    """Runs on a thread of its own. A loop of uvloop must not start processes: it runs Python code
+    in the forked child, beside threads of gRPC that are not there any more, and can hang in it.
 
-    def __init__(self, ended: asyncio.Future[None]) -> None:
-        self._ended = ended
-        self.exited: asyncio.Future[None] = ended.get_loop().create_future()
-        self._data = {1: bytearray(), 2: bytearray()}
-
-    def text(self, descriptor: int) -> str:
-        """All that came from this descriptor."""
-        return self._data[descriptor].decode("utf-8", "replace")
-
-    def pipe_data_received(self, fd: int, data: bytes) -> None:
-        self._data[fd] += data
-
-    def process_exited(self) -> None:
-        self.exited.set_result(None)
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        if not self._ended.done():
-            self._ended.set_result(None)
-
-
-async def _start(
-    command: tuple[str, ...], stdin: bytes | None, ended: asyncio.Future[None]
-) -> tuple[asyncio.SubprocessTransport, _Output]:
-    loop = asyncio.get_running_loop()
+    After the deadline the client is killed and only its own end is awaited: it has handed its pipes
+    to the tmux server, which may hang.
+    """
     try:
-        transport, output = await loop.subprocess_exec(
-            lambda: _Output(ended),
-            *command,
-            stdin=subprocess.PIPE if stdin is not None else subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
+        return subprocess.run(
+            command,
+            input=stdin or b"",
+            capture_output=True,
+            timeout=deadline,
             env=environment(),
+            check=False,
         )
+    except subprocess.TimeoutExpired as exc:
+        raise TmuxSilent(f"tmux did not answer within {deadline:g} s") from exc
     except OSError as exc:
         raise TmuxSilent(f"tmux cannot be run ({exc.strerror})") from exc
-    if stdin is not None:
-        pipe = transport.get_pipe_transport(0)
-        assert isinstance(pipe, asyncio.WriteTransport)
-        pipe.write(stdin)
-        pipe.close()
-    return transport, output
 
 
 def environment() -> dict[str, str]:

@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable
 from datetime import datetime
 
 from orch_server.core.clock import Clock
-from orch_server.core.errors import StoreUnavailable
+from orch_server.core.errors import OrchError
 from orch_server.loops.pause import seconds_until, until_changed
 
 logger = logging.getLogger(__name__)
@@ -20,13 +20,13 @@ async def serve_deadlines(
 ) -> None:
     """Calls `do_due`, which returns when it wants to be called again, for ever.
 
-    `changed` wakes the loop earlier. While the store is unavailable it tries again each second.
+    `changed` wakes the loop earlier. What could not be done is tried again each second.
     """
     while True:
         changed.clear()
         try:
             wait = seconds_until(await do_due(), clock)
-        except StoreUnavailable as exc:
-            logger.warning("nothing done, no store", extra={"error": exc.message})
+        except OrchError as exc:  # refused or unavailable, and so undone: worth another try
+            logger.warning("due work not done", extra={"error": exc.message})
             wait = _RETRY
         await until_changed(changed, wait)

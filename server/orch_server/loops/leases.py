@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 
 from orch_server.core.clock import Clock
-from orch_server.core.errors import StoreUnavailable
+from orch_server.core.errors import OrchError
 from orch_server.loops.pause import until_changed
 from orch_server.services.heartbeat import HeartbeatService
 
@@ -30,5 +30,5 @@ async def watch_leases(heartbeat: HeartbeatService, clock: Clock) -> None:
             heartbeat.leases.extend_all(late)
         try:
             await heartbeat.expire()
-        except StoreUnavailable as exc:
+        except OrchError as exc:
             logger.warning("verdict not stored", extra={"error": exc.message})

@@ -13,7 +13,7 @@ from datetime import datetime
 from orch_server.core.agent import Agent, Liveness
 from orch_server.core.clock import Clock
 from orch_server.core.delivery import OUTSTANDING, DeliveryState, Offer, Report
-from orch_server.core.errors import OrchError, StaleEpoch, StoreUnavailable
+from orch_server.core.errors import OrchError, StaleEpoch
 from orch_server.services.agents import AgentRegistry
 from orch_server.services.heartbeat import Connection, HeartbeatService
 from orch_server.storage import deliveries
@@ -91,7 +91,7 @@ class Mailbox:
             await self._store.write(deliveries.expire)
             for agent_id in await self._store.read(deliveries.agents_with_open):
                 self.wake(agent_id)
-        except StoreUnavailable as exc:
+        except OrchError as exc:
             logger.warning("mailbox not swept", extra={"error": exc.message})
 
     def _start_pump(self, agent_id: str) -> None:

@@ -58,7 +58,7 @@ class PaneFinder:
         if not own:
             return []
         try:
-            async for attempt in _RETRY:
+            async for attempt in _RETRY.copy():  # one is not for two callers at once
                 with attempt:
                     lines = await _bounded(lambda: _list_lines(own))
                     return [self._pane(own, line) for line in lines]
