@@ -6,7 +6,7 @@ import argparse
 import signal
 import sys
 
-from bench import cold, create, heartbeat, memory, report
+from bench import cold, create, fleet, heartbeat, memory, report
 from bench.scale import FULL, QUICK
 
 _SUITES = {
@@ -14,6 +14,7 @@ _SUITES = {
     "create": create.measure,
     "cold": cold.measure,
     "memory": memory.measure,
+    "fleet": fleet.measure,
 }
 
 

@@ -46,7 +46,7 @@ def _clients(scale: Scale) -> Figure:
         home() as at,
         product(at),
         bare(at) as (address, _),
-        _panes(at, scale.clients) as (tmux, panes),
+        open_panes(at, scale.clients) as (tmux, panes),
     ):
         for _ in range(scale.starts):
             alone = _bare_clients(at, address, scale.clients)
@@ -56,7 +56,7 @@ def _clients(scale: Scale) -> Figure:
 
 
 @contextmanager
-def _panes(at: Home, count: int) -> Iterator[tuple[Tmux, list[str]]]:
+def open_panes(at: Home, count: int) -> Iterator[tuple[Tmux, list[str]]]:
     """A private tmux server with so many panes."""
     tmux = Tmux(at)
     try:
@@ -68,11 +68,11 @@ def _panes(at: Home, count: int) -> Iterator[tuple[Tmux, list[str]]]:
 def _bare_clients(at: Home, address: str, count: int) -> float:
     command = [sys.executable, str(Path(bare_stream.__file__)), address]
     with ExitStack() as stack:
-        started = [stack.enter_context(_process(command, at.env())) for _ in range(count)]
+        started = [stack.enter_context(running(command, at.env())) for _ in range(count)]
         for process in started:
             assert process.stdout is not None
             assert process.stdout.readline() == "open\n"
-        return _settled(started)
+        return settled(started)
 
 
 def _product_clients(at: Home, tmux: Tmux, panes: list[str]) -> float:
@@ -80,16 +80,16 @@ def _product_clients(at: Home, tmux: Tmux, panes: list[str]) -> float:
     with ExitStack() as stack:
         started = [
             stack.enter_context(
-                _process([str(BIN / "orch-client"), "heartbeat", "--pane", pane], env)
+                running([str(BIN / "orch-client"), "heartbeat", "--pane", pane], env)
             )
             for pane in panes
         ]
-        _wait_alive(at, len(panes))
-        return _settled(started)
+        wait_alive(at, len(panes))
+        return settled(started)
 
 
 @contextmanager
-def _process(command: list[str], env: dict[str, str]) -> Iterator[subprocess.Popen[str]]:
+def running(command: list[str], env: dict[str, str]) -> Iterator[subprocess.Popen[str]]:
     """A process that is asked to end, and killed when it does not."""
     process = subprocess.Popen(
         command, env=env, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True
@@ -107,7 +107,7 @@ def _process(command: list[str], env: dict[str, str]) -> Iterator[subprocess.Pop
         process.stdout.close()
 
 
-def _wait_alive(at: Home, count: int) -> None:
+def wait_alive(at: Home, count: int) -> None:
     """Waits until the server hears so many agents."""
     alive = set()
     with grpc.insecure_channel(at.address) as channel:
@@ -121,7 +121,7 @@ def _wait_alive(at: Home, count: int) -> None:
         changes.cancel()
 
 
-def _settled(processes: list[subprocess.Popen[str]]) -> float:
+def settled(processes: list[subprocess.Popen[str]]) -> float:
     """The median megabytes of the processes, once that no longer changes."""
     before = 0.0
     for _ in range(20):

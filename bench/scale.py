@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Scale:
-    """Counts, and seconds of one measurement. `starts` of the repeats begin with new processes."""
+    """Counts, and seconds of one measurement. `starts` of the repeats begin with new processes;
+    an idle one is `watched` for so many seconds."""
 
     repeats: int
     starts: int
@@ -17,6 +18,8 @@ class Scale:
     cold_runs: int
     clients: int
     connections: int
+    panes: int
+    watched: float
 
 
 FULL = Scale(
@@ -28,6 +31,8 @@ FULL = Scale(
     cold_runs=25,
     clients=20,
     connections=500,
+    panes=100,
+    watched=20.0,
 )
 QUICK = Scale(
     repeats=2,
@@ -38,4 +43,6 @@ QUICK = Scale(
     cold_runs=3,
     clients=4,
     connections=50,
+    panes=10,
+    watched=2.0,
 )

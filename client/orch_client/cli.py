@@ -6,6 +6,8 @@ grpc is imported by the command that needs it, so that `--help` and usage errors
 from __future__ import annotations
 
 import argparse
+import io
+import os
 import sys
 from importlib import import_module
 from typing import Protocol, cast
@@ -25,12 +27,19 @@ class Command(Protocol):
     def run(self, args: argparse.Namespace, name: str) -> int:
         """Runs it; returns the exit status."""
 
+    # WORDS = True, when given, lets its positional argument `words` stand between the flags.
+
 
 #: Command: (module, help).
 COMMANDS = {
     "heartbeat": ("heartbeat", "beat for this pane and deliver what comes for it; loops"),
     "agents": ("agents", "list agents and whether their clients are heard"),
     "whoami": ("agents", "say as whom the server knows the caller"),
+    "send": ("send", "send a text to agents: send TARGET TEXT…"),
+    "messages": ("messages", "list what was sent, the newest first"),
+    "delivery": ("messages", "tell the story of one delivery; cancel or redrive it"),
+    "dnd": ("messages", "hold back what is for an agent, or let it go: dnd on|off"),
+    "templates": ("messages", "list the templates for send"),
     "schedule": ("schedule", "schedule a note into a pane: schedule MINUTES NOTE"),
     "tasks": ("schedule", "list scheduled notes"),
     "task": ("schedule", "show one scheduled note"),
@@ -42,11 +51,15 @@ COMMANDS = {
     "deny": ("authorize", "say no to a request, with a reason"),
     "withdraw": ("authorize", "withdraw a request of one's own"),
     "state": ("state", "show sessions and their agents"),
+    "screen": ("screen", "record an agent's screen, and test the screen rules"),
+    "hook": ("hook", "called by an agent CLI's own hooks; reads JSON on standard input"),
+    "hooks": ("hooks", "install, uninstall or show the hooks in Claude Code's settings"),
 }
 
 _EPILOG = """exit status:
   0 done, 1 failed, 2 usage, 3 server unreachable, 4 not found, 5 refused, 6 conflict
   authorize --wait: 0 approved, 10 denied, 11 expired, 12 cancelled, 13 still pending
+  hook: 0 or 1, never 2, which would block the agent
 
 environment:
   ORCH_HOME     folder of the server's socket (default: orch under the XDG state directory)
@@ -58,8 +71,14 @@ environment:
 
 def main(argv: list[str]) -> int:
     """Runs a command line; returns the exit status."""
+    _print_what_the_locale_lacks_too()
+    status = _guarded(argv)
+    return FAILED if status == USAGE and argv[:1] == ["hook"] else status
+
+
+def _guarded(argv: list[str]) -> int:
     try:
-        status = _dispatch(argv)
+        status = _dispatch(_as_utf8(argv))
         sys.stdout.flush()
         return status
     except ClientError as exc:
@@ -76,6 +95,24 @@ def main(argv: list[str]) -> int:
     except OSError as exc:
         print(f"orch-client: {exc.strerror or exc}.", file=sys.stderr)
         return FAILED
+
+
+def _print_what_the_locale_lacks_too() -> None:
+    """A character that the terminal's locale has not becomes "?", not an error."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")
+
+
+def _as_utf8(argv: list[str]) -> list[str]:
+    """The arguments read as UTF-8, whatever the locale. Raises ClientError for what is none."""
+    try:
+        return [os.fsencode(argument).decode() for argument in argv]
+    except UnicodeDecodeError as exc:
+        whole = os.fsdecode(exc.object)
+        raise ClientError(
+            f"argument {argv.index(whole) + 1} is not valid UTF-8 at byte offset {exc.start}.",
+            USAGE,
+        ) from exc
 
 
 def _dispatch(argv: list[str]) -> int:
@@ -111,13 +148,24 @@ def _run(name: str, argv: list[str]) -> int:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     command.configure(parser, name)
-    args = _parsed(parser, argv)
+    args = _parsed(parser, argv, mixed=getattr(command, "WORDS", False))
     return args if isinstance(args, int) else command.run(args, name)
 
 
-def _parsed(parser: argparse.ArgumentParser, argv: list[str]) -> argparse.Namespace | int:
-    """The arguments, or the exit status with which argparse wanted to leave."""
+def _parsed(
+    parser: argparse.ArgumentParser, argv: list[str], mixed: bool = False
+) -> argparse.Namespace | int:
+    """The arguments, or the exit status with which argparse wanted to leave.
+
+    With `mixed`, the words of `args.words` may stand between the flags, and every word after the
+    first "--" is one of them, as it is.
+    """
     try:
-        return parser.parse_args(argv)
+        if not mixed:
+            return parser.parse_args(argv)
+        end = argv.index("--") if "--" in argv else len(argv)
+        args = parser.parse_intermixed_args(argv[:end])
+        args.words += argv[end + 1 :]
+        return args
     except SystemExit as exc:
         return exc.code if isinstance(exc.code, int) else USAGE

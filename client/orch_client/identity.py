@@ -23,10 +23,15 @@ def socket_path(address: str) -> str:
     return f"{path.removesuffix('.sock')}-id.sock"
 
 
-def ask(address: str, *, with_pane: bool = False, pane_id: str = "") -> pb.IdentifyResponse:
-    """One question, one answer. Raises OSError when the server is not there or is silent."""
+def ask(
+    address: str, *, with_pane: bool = False, pane_id: str = "", socket_of_tmux: str = ""
+) -> pb.IdentifyResponse:
+    """One question, one answer; about a pane of this process's own tmux unless another is named.
+
+    Raises OSError when the server is not there or is silent.
+    """
     request = pb.IdentifyRequest(
-        tmux_socket=tmux_socket(), with_pane=with_pane, pane_id=pane_id
+        tmux_socket=socket_of_tmux or tmux_socket(), with_pane=with_pane, pane_id=pane_id
     ).SerializeToString()
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
         connection.settimeout(_DEADLINE)

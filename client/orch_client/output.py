@@ -53,6 +53,17 @@ def one_line(text: str, limit: int = 60) -> str:
     return flat if len(flat) <= limit else flat[: limit - 1] + "…"
 
 
+def plain(text: str) -> str:
+    """Text of others over several lines, without control characters but newline and tab."""
+    return "".join(c if c.isprintable() or c in "\n\t" else " " for c in text)
+
+
+def to_the_millisecond(at: Timestamp) -> str:
+    """A time as local time, such as "2026-11-20 12:00:01.250"."""
+    shown = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(at.seconds))
+    return f"{shown}.{at.nanos // 1_000_000:03d}"
+
+
 def moment(at: Timestamp) -> str:
     """A time as local time, and how far it is from now; "" when not set."""
     if not at.seconds:

@@ -14,7 +14,7 @@ class PaneWatch:
     """The pane `pane_id` on `socket`, whose first process is `pid`."""
 
     def __init__(self, socket: str, pane_id: str, pid: int) -> None:
-        self._socket = socket
+        self._tmux = tmux.Subprocess(socket)
         self._pane_id = pane_id
         self._pid = pid
 
@@ -29,7 +29,7 @@ class PaneWatch:
     async def is_gone(self) -> bool:
         """Whether tmux says so; a silent tmux says nothing. A respawned pane is watched anew."""
         try:
-            facts = await tmux.pane_facts(self._socket, self._pane_id)
+            facts = await tmux.pane_facts(self._tmux, self._pane_id)
         except (tmux.PaneGone, tmux.TmuxDied):
             return True
         except (tmux.TmuxSilent, tmux.TmuxFailed):

@@ -25,6 +25,8 @@ from orch.v1 import (
     authorization_pb2_grpc,
     heartbeat_pb2,
     heartbeat_pb2_grpc,
+    messaging_pb2,
+    messaging_pb2_grpc,
     scheduler_pb2,
     scheduler_pb2_grpc,
     session_state_pb2,
@@ -41,12 +43,15 @@ from orch_server.services.agents import AgentRegistry
 from orch_server.services.authorization import AuthorizationService
 from orch_server.services.events import LocalBus
 from orch_server.services.heartbeat import HeartbeatService
+from orch_server.services.hooks import HookService
 from orch_server.services.identity import IdentityService
 from orch_server.services.mailbox import Mailbox
+from orch_server.services.messaging import MessagingService
 from orch_server.services.passphrase import Passphrase
 from orch_server.services.scheduler import SchedulerService
 from orch_server.services.session_state import SessionStateService
 from orch_server.services.targets import Targets
+from orch_server.services.templates import Templates
 from orch_server.services.tokens import TokenFiles
 from orch_server.storage.store import Store
 from orch_server.tmux.finder import PaneFinder
@@ -56,6 +61,7 @@ from orch_server.transport.authorization import AuthorizationServicer
 from orch_server.transport.guard import Guard
 from orch_server.transport.heartbeat import HeartbeatServicer
 from orch_server.transport.identity import IdentitySocket
+from orch_server.transport.messaging import MessagingServicer
 from orch_server.transport.scheduler import SchedulerServicer
 from orch_server.transport.session_state import SessionStateServicer
 
@@ -74,6 +80,7 @@ _SERVICES = (
     scheduler_pb2.DESCRIPTOR.services_by_name["SchedulerService"].full_name,
     authorization_pb2.DESCRIPTOR.services_by_name["AuthorizationService"].full_name,
     session_state_pb2.DESCRIPTOR.services_by_name["SessionStateService"].full_name,
+    messaging_pb2.DESCRIPTOR.services_by_name["MessagingService"].full_name,
 )
 
 
@@ -91,6 +98,9 @@ class _Core:
     scheduler: SchedulerService
     authorization: AuthorizationService
     state: SessionStateService
+    messaging: MessagingService
+    hooks: HookService
+    courier: LocalCourier
 
 
 async def serve(settings: Settings, ready: Callable[[str], None]) -> None:
@@ -112,6 +122,7 @@ async def serve(settings: Settings, ready: Callable[[str], None]) -> None:
             await _recover(core)
             await _run(settings, core, clock, stop, ready)
         finally:
+            await core.courier.close()
             await core.store.close()
 
 
@@ -130,13 +141,26 @@ async def _wire(settings: Settings, clock: Clock) -> _Core:
     )
     targets = Targets(registry, finder, passphrase, roles)
     heartbeat = HeartbeatService(store, registry, finder, passphrase, roles, settings.pace, clock)
-    mailbox = Mailbox(store, registry, heartbeat, LocalCourier(), host, known.generation, clock)
+    courier = LocalCourier()
+    mailbox = Mailbox(
+        store,
+        registry,
+        heartbeat,
+        courier,
+        targets.resettle,
+        host,
+        known.generation,
+        clock,
+    )
     heartbeat.on_courier = mailbox.wake
     scheduler = SchedulerService(store, targets, clock, mailbox.wake)
     authorization = AuthorizationService(
         store, registry, targets, passphrase, bus, roles, clock, mailbox.wake
     )
     state = SessionStateService(store, registry, heartbeat, authorization, targets, bus)
+    templates = Templates(settings.templates)
+    messaging = MessagingService(store, registry, targets, templates, bus, clock, mailbox.wake)
+    hooks = HookService(store, targets, mailbox)
     return _Core(
         store,
         bus,
@@ -148,6 +172,9 @@ async def _wire(settings: Settings, clock: Clock) -> _Core:
         scheduler,
         authorization,
         state,
+        messaging,
+        hooks,
+        courier,
     )
 
 
@@ -222,7 +249,7 @@ def _server(core: _Core, clock: Clock) -> tuple[grpc.aio.Server, health_aio.Heal
     health = health_aio.HealthServicer()
     services: Any = _GenericOnly(server)
     heartbeat_pb2_grpc.add_HeartbeatServiceServicer_to_server(
-        HeartbeatServicer(core.heartbeat, core.mailbox, core.state), services
+        HeartbeatServicer(core.heartbeat, core.mailbox, core.state, core.hooks), services
     )
     scheduler_pb2_grpc.add_SchedulerServiceServicer_to_server(
         SchedulerServicer(core.scheduler), services
@@ -232,6 +259,9 @@ def _server(core: _Core, clock: Clock) -> tuple[grpc.aio.Server, health_aio.Heal
     )
     session_state_pb2_grpc.add_SessionStateServiceServicer_to_server(
         SessionStateServicer(core.state, clock), services
+    )
+    messaging_pb2_grpc.add_MessagingServiceServicer_to_server(
+        MessagingServicer(core.messaging), services
     )
     health_pb2_grpc.add_HealthServicer_to_server(health, services)
     names = (*_SERVICES, health_pb2.DESCRIPTOR.services_by_name["Health"].full_name)
@@ -243,7 +273,7 @@ class _GenericOnly:
     """Takes a service's handlers as generic ones only.
 
     For each call grpc.aio 1.85 waits on one future for every method that is *registered*: 10 us a
-    call with our four services, and more with each one that comes.
+    call with four services, and more with each one that comes.
     """
 
     def __init__(self, server: grpc.aio.Server) -> None:

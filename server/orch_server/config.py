@@ -25,7 +25,8 @@ MAX_SOCKET_PATH = 107
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """All that can be set. `sockets` are Unix sockets, `ports` are loopback HOST:PORT."""
+    """All that can be set. `sockets` are Unix sockets, `ports` are loopback HOST:PORT, `templates`
+    is the folder with the user's own templates of messages."""
 
     home: Path
     sockets: tuple[Path, ...]
@@ -33,6 +34,7 @@ class Settings:
     approver_roles: tuple[str, ...]
     pace: Pace
     log_level: str
+    templates: Path
 
     @property
     def database(self) -> Path:
@@ -77,7 +79,8 @@ def load(
     """Reads everything and checks it. Raises StartupError."""
     env = os.environ if environ is None else environ
     path = Path(home).absolute() if home else default_home(env)
-    kept = _read(config_file(env), required=bool(env.get("ORCH_CONFIG")))
+    configured = config_file(env)
+    kept = _read(configured, required=bool(env.get("ORCH_CONFIG")))
     listening = listen or kept.get("listen") or [f"unix:{path / 'orch.sock'}"]
     sockets, ports = _addresses(listening)
     if not sockets:  # the clients of this host need one
@@ -91,6 +94,7 @@ def load(
         approver_roles=_roles(kept.get("approver_roles", ["orchestrator", "project_manager"])),
         pace=_pace(kept.get("beat_interval", 5)),
         log_level=_level(env.get("ORCH_LOG_LEVEL") or kept.get("log_level", "info")),
+        templates=configured.absolute().parent / "templates",
     )
 
 

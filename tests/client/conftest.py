@@ -2,14 +2,56 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
 
-from orch_client.courier.deliver import PaneAddress
+from orch_client.courier.deliver import Courier, Offer, Outcome, PaneAddress, Reply
 from tests.support import Home, Tmux, until
+
+
+@dataclass
+class Heard:
+    """A listener that keeps what it hears."""
+
+    outcomes: list[Outcome] = field(default_factory=list)
+    replies: list[Reply] = field(default_factory=list)
+    is_ready: asyncio.Event = field(default_factory=asyncio.Event)
+    replied: asyncio.Event = field(default_factory=asyncio.Event)
+
+    async def report(self, offer: Offer, outcome: Outcome) -> None:
+        self.outcomes.append(outcome)
+
+    async def ready(self, at: PaneAddress) -> None:
+        self.is_ready.set()
+
+    async def reply(self, offer: Offer, said: Reply) -> None:
+        self.replies.append(said)
+        self.replied.set()
+
+
+async def served(courier: Courier, offer: Offer, at: PaneAddress) -> Outcome:
+    """Serves the offer and returns its outcome, before which only a paste was reported."""
+    heard = Heard()
+    await courier.serve(offer, at, heard)
+    assert all(o.state == "PASTED" for o in heard.outcomes[:-1])
+    return heard.outcomes[-1]
+
+
+def deliver(at: PaneAddress, offer: Offer) -> Outcome:
+    """Serves the offer with a courier of its own."""
+
+    async def body() -> Outcome:
+        courier = Courier()
+        try:
+            return await served(courier, offer, at)
+        finally:
+            await courier.close()
+
+    return asyncio.run(body())
 
 
 @dataclass(frozen=True)

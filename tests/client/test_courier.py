@@ -16,9 +16,11 @@ import pytest
 
 from orch_client.courier import deliver
 from orch_client.courier import tmux as speech
-from orch_client.courier.deliver import CONFIRMED, PASTED, REFUSED, Courier, Offer, Outcome
+from orch_client.courier.deliver import Courier, Offer, Outcome
 from orch_client.courier.guard import Guard, Status
-from tests.client.conftest import Recorded, address
+from orch_client.courier.work import CONFIRMED, REFUSED
+from tests.client.conftest import Recorded, address, served
+from tests.client.conftest import deliver as send
 from tests.support import RECORDER, Home, Tmux, until
 
 GENERATION = "0a1b2c3d"
@@ -28,53 +30,42 @@ def _offer(sequence: int, text: str, kind: str = "generic", generation: str = GE
     return Offer(sequence, generation, text, kind)
 
 
-def _deliver(at: object, offer: Offer, courier: Courier | None = None) -> Outcome:
-    heard: list[Outcome] = []
-
-    async def progress(outcome: Outcome) -> None:
-        heard.append(outcome)
-
-    outcome = asyncio.run((courier or Courier()).deliver(offer, at, progress))  # type: ignore[arg-type]
-    assert all(h.state == PASTED for h in heard)
-    return outcome
-
-
 def test_a_fresh_number_is_pasted_once_and_entered(recorded: Recorded) -> None:
-    assert _deliver(recorded.at, _offer(1, "hello")).state == CONFIRMED
+    assert send(recorded.at, _offer(1, "hello")).state == CONFIRMED
     assert recorded.settled() == b"hello\r"
 
 
 def test_a_repeated_number_is_not_pasted_again(recorded: Recorded) -> None:
-    first = _deliver(recorded.at, _offer(5, "hello"))
-    again = [_deliver(recorded.at, _offer(5, "hello")) for _ in range(3)]
+    first = send(recorded.at, _offer(5, "hello"))
+    again = [send(recorded.at, _offer(5, "hello")) for _ in range(3)]
     assert [o.state for o in (first, *again)] == [CONFIRMED] * 4
     assert recorded.settled() == b"hello\r"
 
 
 def test_a_lower_number_is_refused(recorded: Recorded) -> None:
-    _deliver(recorded.at, _offer(5, "five"))
-    late = _deliver(recorded.at, _offer(4, "four"))
+    send(recorded.at, _offer(5, "five"))
+    late = send(recorded.at, _offer(4, "four"))
     assert late.state == REFUSED
     assert recorded.settled() == b"five\r"
 
 
 def test_a_higher_number_is_pasted_after_it(recorded: Recorded) -> None:
     for sequence in (9, 10, 11, 100, 2**40):
-        assert _deliver(recorded.at, _offer(sequence, f"{sequence};")).state == CONFIRMED
+        assert send(recorded.at, _offer(sequence, f"{sequence};")).state == CONFIRMED
     assert recorded.settled() == b"9;\r10;\r11;\r100;\r1099511627776;\r"
 
 
 def test_numbers_of_another_store_are_not_compared(recorded: Recorded) -> None:
-    _deliver(recorded.at, _offer(1000, "old store"))
-    outcome = _deliver(recorded.at, _offer(1, "new store", generation="ffffffff"))
+    send(recorded.at, _offer(1000, "old store"))
+    outcome = send(recorded.at, _offer(1, "new store", generation="ffffffff"))
     assert outcome.state == CONFIRMED
     assert recorded.settled() == b"old store\rnew store\r"
 
 
 def test_panes_count_for_themselves(recorders: Callable[[str], Recorded]) -> None:
     one, two = recorders("one"), recorders("two")
-    _deliver(one.at, _offer(7, "first"))
-    _deliver(two.at, _offer(6, "second"))
+    send(one.at, _offer(7, "first"))
+    send(two.at, _offer(6, "second"))
     assert (one.settled(), two.settled()) == (b"first\r", b"second\r")
 
 
@@ -102,7 +93,7 @@ def test_panes_count_for_themselves(recorders: Callable[[str], Recorded]) -> Non
 )
 def test_text_arrives_byte_for_byte(recorded: Recorded, home: Home, text: str) -> None:
     given = text.replace("{home}", str(home.path)).replace("{{", "{").replace("}}", "}")
-    assert _deliver(recorded.at, _offer(1, given)).state == CONFIRMED
+    assert send(recorded.at, _offer(1, given)).state == CONFIRMED
     assert recorded.settled() == given.encode() + b"\r"
     assert not (home.path / "orch-touched").exists()
 
@@ -110,14 +101,14 @@ def test_text_arrives_byte_for_byte(recorded: Recorded, home: Home, text: str) -
 def test_200_kib_arrive_byte_for_byte(recorded: Recorded) -> None:
     text = "".join(f"{n:07d}\n" for n in range(200 * 1024 // 8))
     assert len(text) == 200 * 1024
-    assert _deliver(recorded.at, _offer(1, text)).state == CONFIRMED
+    assert send(recorded.at, _offer(1, text)).state == CONFIRMED
     assert recorded.typed(len(text) + 1) == text.encode() + b"\r"
 
 
 def test_a_delivery_leaves_no_buffer_behind(recorded: Recorded) -> None:
     recorded.tmux.run("set-buffer", "-b", "mine", "the user's own")
     for sequence in (2, 2, 1, 3):
-        _deliver(recorded.at, _offer(sequence, "text"))
+        send(recorded.at, _offer(sequence, "text"))
     names = recorded.tmux.run("list-buffers", "-F", "#{buffer_name}")
     assert names == "mine"
 
@@ -129,7 +120,7 @@ def test_a_dead_pane_is_refused_and_the_tmux_server_lives_on(home: Home, tmux: T
     pane = tmux.pane("atlas", "dead", f"exec cat >{record}")
     at = address(tmux, pane)
     until(record.exists, "cat")
-    assert _deliver(at, _offer(1, "before")).state == CONFIRMED
+    assert send(at, _offer(1, "before")).state == CONFIRMED
     until(lambda: record.read_bytes() == b"before\n", "the text")
     os.kill(int(tmux.run("display-message", "-p", "-t", pane, "#{pane_pid}")), signal.SIGKILL)
     until(
@@ -137,7 +128,7 @@ def test_a_dead_pane_is_refused_and_the_tmux_server_lives_on(home: Home, tmux: T
         "the pane to be dead",
     )
     for kind in ("generic", "claude", "", "shell"):
-        assert _deliver(at, _offer(2, "after", kind)).state == REFUSED
+        assert send(at, _offer(2, "after", kind)).state == REFUSED
     assert tmux.run("display-message", "-p", "#{pid}") == str(at.server_pid)
     assert "after" not in tmux.screen(pane)
     assert record.read_bytes() == b"before\n"
@@ -148,7 +139,7 @@ def test_a_pane_that_is_gone_is_refused(home: Home, tmux: Tmux) -> None:
     pane = tmux.recorder("atlas", "goes", home.path / "orch-record")
     at = address(tmux, pane)
     tmux.run("kill-pane", "-t", pane)
-    outcome = _deliver(at, _offer(1, "text"))
+    outcome = send(at, _offer(1, "text"))
     assert outcome.state == REFUSED
     assert tmux.run("list-buffers") == ""
 
@@ -158,16 +149,16 @@ def test_no_tmux_server_is_refused(home: Home, tmux: Tmux) -> None:
     at = address(tmux, pane)
     tmux.end()
     until(lambda: not Path(f"/proc/{at.server_pid}").exists(), "the end of the tmux server")
-    assert _deliver(at, _offer(1, "text")).state == REFUSED
+    assert send(at, _offer(1, "text")).state == REFUSED
 
 
 def test_a_pane_in_copy_mode_is_refused_and_the_number_is_burnt(recorded: Recorded) -> None:
     recorded.tmux.run("copy-mode", "-t", recorded.pane)
-    outcome = _deliver(recorded.at, _offer(3, "text"))
+    outcome = send(recorded.at, _offer(3, "text"))
     assert (outcome.state, "copy mode" in outcome.detail) == (REFUSED, True)
     recorded.tmux.run("send-keys", "-t", recorded.pane, "-X", "cancel")
-    assert _deliver(recorded.at, _offer(3, "text")).state == REFUSED
-    assert _deliver(recorded.at, _offer(4, "text")).state == CONFIRMED
+    assert send(recorded.at, _offer(3, "text")).state == REFUSED
+    assert send(recorded.at, _offer(4, "text")).state == CONFIRMED
     assert recorded.settled() == b"text\r"
 
 
@@ -193,17 +184,17 @@ def test_another_life_of_the_same_pane_is_refused(recorded: Recorded) -> None:
         replace(recorded.at, server_pid=recorded.at.server_pid + 1),
         replace(recorded.at, started=recorded.at.started - 1),
     ):
-        assert _deliver(changed, _offer(1, "text")).state == REFUSED
+        assert send(changed, _offer(1, "text")).state == REFUSED
     assert recorded.settled() == b""
-    assert _deliver(recorded.at, _offer(1, "text")).state == CONFIRMED
+    assert send(recorded.at, _offer(1, "text")).state == CONFIRMED
 
 
 def test_an_unknown_program_is_typed_into_only_with_a_kind(recorded: Recorded) -> None:
-    outcome = _deliver(recorded.at, _offer(1, "text", kind=""))
+    outcome = send(recorded.at, _offer(1, "text", kind=""))
     assert outcome.state == REFUSED
     assert "--kind generic" in outcome.detail
-    assert _deliver(recorded.at, _offer(1, "text", kind="generic")).state == REFUSED
-    assert _deliver(recorded.at, _offer(2, "text", kind="generic")).state == CONFIRMED
+    assert send(recorded.at, _offer(1, "text", kind="generic")).state == REFUSED
+    assert send(recorded.at, _offer(2, "text", kind="generic")).state == CONFIRMED
     assert recorded.settled() == b"text\r"
 
 
@@ -216,9 +207,9 @@ def test_over_a_shell_the_text_is_displayed_and_never_run(
     tmux.wait_for(pane, "\nready$")
     text = f"touch {home.path}/orch-ran; '#(touch {home.path}/orch-ran)'\nsecond line äöü"
     at = address(tmux, pane)
-    outcome = _deliver(at, _offer(1, text, kind))
+    outcome = send(at, _offer(1, text, kind))
     assert (outcome.state, "isplayed" in outcome.detail) == (CONFIRMED, True)
-    assert _deliver(at, _offer(1, text, kind)).state == CONFIRMED
+    assert send(at, _offer(1, text, kind)).state == CONFIRMED
     screen = tmux.wait_for(pane, "second line äöü")
     assert screen.count("second line äöü") == 1
     assert text.splitlines()[0] in screen
@@ -230,7 +221,7 @@ def test_over_a_shell_the_text_is_displayed_and_never_run(
 
 def test_a_shell_in_the_place_of_an_agent_gets_nothing(home: Home, tmux: Tmux) -> None:
     pane = tmux.pane("atlas", "agent")
-    outcome = _deliver(address(tmux, pane), _offer(1, "touch orch-ran", kind="claude"))
+    outcome = send(address(tmux, pane), _offer(1, "touch orch-ran", kind="claude"))
     assert outcome.state == REFUSED
     assert "The agent has exited" in outcome.detail
     assert "orch-ran" not in tmux.screen(pane)
@@ -245,7 +236,7 @@ def test_a_strange_command_name_breaks_nothing(home: Home, tmux: Tmux) -> None:
         quoted = str(program).replace("'", "'\\''")
         pane = tmux.pane("atlas", f"w{number}", f"exec '{quoted}' {RECORDER} {record}")
         until(record.exists, name)
-        outcome = _deliver(address(tmux, pane), _offer(number, f"text {number}"))
+        outcome = send(address(tmux, pane), _offer(number, f"text {number}"))
         assert outcome.state == CONFIRMED, (name, outcome)
         until(lambda r=record, n=number: r.read_bytes() == f"text {n}\r".encode(), name)
     assert not Path("orch-touched").exists()
@@ -256,7 +247,7 @@ def test_a_text_whose_tmux_client_was_killed_after_the_paste_is_in_the_pane_once
 ) -> None:
     """A refusal would be wrong: what is refused is offered again, under a new number."""
     _kill_tmux_client_once_after("paste-buffer", home, monkeypatch)
-    outcome = _deliver(recorded.at, _offer(1, "text"))
+    outcome = send(recorded.at, _offer(1, "text"))
     assert (home.path / "orch-killed").exists()
     assert outcome.state == CONFIRMED, outcome
     assert recorded.settled() == b"text\r"
@@ -266,7 +257,7 @@ def test_a_text_whose_tmux_client_was_killed_after_enter_is_entered_once(
     recorded: Recorded, home: Home, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     _kill_tmux_client_once_after("send-keys", home, monkeypatch)
-    outcome = _deliver(recorded.at, _offer(1, "text"))
+    outcome = send(recorded.at, _offer(1, "text"))
     assert (home.path / "orch-killed").exists()
     assert outcome.state == CONFIRMED, outcome
     assert recorded.settled() == b"text\r"
@@ -278,7 +269,7 @@ def test_a_text_whose_tmux_client_was_killed_after_the_display_is_shown_once(
     pane = tmux.pane("atlas", "shell")
     at = address(tmux, pane)
     _kill_tmux_client_once_after("run-shell", home, monkeypatch)
-    outcome = _deliver(at, _offer(1, "the text", kind=""))
+    outcome = send(at, _offer(1, "the text", kind=""))
     assert (home.path / "orch-killed").exists()
     assert outcome.state == CONFIRMED, outcome
     assert tmux.wait_for(pane, "the text").count("the text") == 1
@@ -303,7 +294,7 @@ def test_a_stopped_tmux_server_is_silent_after_the_deadline(recorded: Recorded) 
     async def body() -> None:
         os.kill(recorded.at.server_pid, signal.SIGSTOP)
         asking = asyncio.create_task(
-            speech.run(recorded.at.socket, "display-message", "-p", "x", deadline=0.3)
+            speech.Subprocess(recorded.at.socket).run("display-message", "-p", "x", deadline=0.3)
         )
         in_time, _ = await asyncio.wait({asking}, timeout=3)
         os.kill(recorded.at.server_pid, signal.SIGCONT)
@@ -318,13 +309,13 @@ def test_a_stopped_tmux_server_is_silent_after_the_deadline(recorded: Recorded) 
 def test_an_offer_stands_while_tmux_is_silent(
     recorded: Recorded, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(speech.run.__kwdefaults__, "deadline", 0.2)
+    monkeypatch.setitem(speech.Subprocess.run.__kwdefaults__, "deadline", 0.2)
     monkeypatch.setattr(deliver, "_SILENT_PAUSE", 0.01)
 
     async def body() -> Outcome:
         os.kill(recorded.at.server_pid, signal.SIGSTOP)
         offer = _offer(1, "text")
-        delivering = asyncio.create_task(Courier().deliver(offer, recorded.at, _nothing))
+        delivering = asyncio.create_task(served(Courier(), offer, recorded.at))
         done, _ = await asyncio.wait({delivering}, timeout=0.7)
         os.kill(recorded.at.server_pid, signal.SIGCONT)
         assert not done
@@ -342,10 +333,6 @@ async def _reaped() -> None:
         if "waitpid" in thread.name:
             await asyncio.to_thread(thread.join, 10)
     await asyncio.sleep(0)
-
-
-async def _nothing(_: Outcome) -> None:
-    """Hears of progress."""
 
 
 @pytest.mark.parametrize("generation", ["", "0a1b2c3", "0a1b2c3d4", "0A1B2C3D", "x", "}#(id)"])
@@ -369,7 +356,7 @@ def test_the_status_that_tmux_prints_is_read(recorded: Recorded) -> None:
         False,
         False,
     )
-    _deliver(recorded.at, _offer(7, "x"))
+    send(recorded.at, _offer(7, "x"))
     after = status()
     assert (after.used, after.pasted, after.entered, after.same_command) == (7, 7, 7, True)
     assert after.incarnation == f"{recorded.at.server_pid}.{recorded.at.started}"

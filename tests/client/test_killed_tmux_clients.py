@@ -12,8 +12,9 @@ from pathlib import Path
 import pytest
 
 from orch_client.courier import deliver
-from orch_client.courier.deliver import CONFIRMED, Courier, Offer, Outcome
-from tests.client.conftest import Recorded
+from orch_client.courier.deliver import Courier, Offer
+from orch_client.courier.work import CONFIRMED
+from tests.client.conftest import Recorded, served
 
 PANES = 4
 OFFERS = 52
@@ -66,19 +67,15 @@ def _children() -> list[int]:
     return found
 
 
-async def _ignore(_: Outcome) -> None:
-    """Hears of progress."""
-
-
 async def _serve(pane: Recorded, numbers: range, killer: Killer) -> bytes:
     """Delivers each offer under fire, then once in peace; returns what must have been typed."""
     expected = b""
     for number in numbers:
         offer = Offer(number, "0a1b2c3d", f"offer {number} " + "x" * (number % 700), "generic")
         killer.under_fire[pane.pane] = KILLS
-        await asyncio.gather(*(Courier().deliver(offer, pane.at, _ignore) for _ in range(ATTEMPTS)))
+        await asyncio.gather(*(served(Courier(), offer, pane.at) for _ in range(ATTEMPTS)))
         killer.under_fire[pane.pane] = 0
-        settled = await Courier().deliver(offer, pane.at, _ignore)
+        settled = await served(Courier(), offer, pane.at)
         assert settled.state == CONFIRMED, (number, settled)
         expected += offer.text.encode() + b"\r"
     return expected

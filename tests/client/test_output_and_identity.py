@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import socket
 import struct
@@ -106,11 +105,6 @@ def test_json_has_the_names_of_the_proto_files(capsys: pytest.CaptureFixture[str
 def test_an_empty_argument_is_refused(text: str) -> None:
     with pytest.raises(ClientError, match="the note is empty"):
         read_text(text, "note")
-
-
-def test_an_argument_that_is_no_utf8_is_refused() -> None:
-    with pytest.raises(ClientError, match="not valid UTF-8"):
-        read_text(os.fsdecode(b"\xff"), "note")
 
 
 Serve = Callable[[socket.socket], None]

@@ -63,9 +63,7 @@ def test_a_frame_of_an_unknown_agent_is_refused() -> None:
 def test_a_broken_stream_has_only_the_grace() -> None:
     table = _table()
     table.grant("a", 1, now=0)
-    assert table.connected("a")
     assert table.broke("a", 1, now=2)
-    assert not table.connected("a")
     assert table.expire(2.74) == []
     assert table.expire(2.75) == [("a", 1)]
 
@@ -75,7 +73,6 @@ def test_a_client_that_comes_back_within_the_grace_has_a_whole_lease() -> None:
     table.grant("a", 1, now=0)
     table.broke("a", 1, now=2)
     table.grant("a", 2, now=2.5)
-    assert table.connected("a")
     assert table.expire(17.4) == []
     assert table.expire(17.5) == [("a", 2)]
 
@@ -85,7 +82,6 @@ def test_the_break_of_an_older_connection_changes_nothing() -> None:
     table.grant("a", 1, now=0)
     table.grant("a", 2, now=1)
     assert not table.broke("a", 1, now=2)
-    assert table.connected("a")
     assert table.expire(15.9) == []
 
 
@@ -93,10 +89,8 @@ def test_a_goodbye_ends_the_lease_of_its_own_connection_only() -> None:
     table = _table()
     table.grant("a", 2, now=0)
     assert not table.end("a", 1)
-    assert table.connected("a")
     assert table.end("a", 2)
     assert not table.end("a", 2)
-    assert not table.connected("a")
     assert table.expire(1000) == []
 
 
@@ -111,7 +105,6 @@ def test_an_amnesty_lasts_two_leases_and_ends_with_the_return() -> None:
     table = _table()
     table.await_return("back", 4, now=0)
     table.await_return("gone", 4, now=0)
-    assert not table.connected("back")
     table.grant("back", 5, now=20)
     assert table.expire(29.9) == []
     assert table.expire(30) == [("gone", 4)]
@@ -148,7 +141,6 @@ def test_a_client_that_reconnects_often_leaves_nothing_behind() -> None:
 class _Held:
     epoch: int
     deadline: float
-    connected: bool
 
 
 class _Model:
@@ -157,8 +149,8 @@ class _Model:
     def __init__(self) -> None:
         self.held: dict[str, _Held] = {}
 
-    def put(self, agent: str, epoch: int, deadline: float, connected: bool) -> None:
-        self.held[agent] = _Held(epoch, deadline, connected)
+    def put(self, agent: str, epoch: int, deadline: float) -> None:
+        self.held[agent] = _Held(epoch, deadline)
 
     def mine(self, agent: str, epoch: int) -> _Held | None:
         held = self.held.get(agent)
@@ -197,9 +189,6 @@ def test_the_table_behaves_like_a_naive_model(steps: list[tuple[str, ...]]) -> N
                 held.deadline += float(args[0])
         else:
             _both(table, model, step, args[0], int(args[1]), now)
-        assert {a for a in "abc" if table.connected(a)} == {
-            a for a, h in model.held.items() if h.connected
-        }
         check = table.next_check()
         if model.held:  # too early costs a look, too late is a wrong verdict
             assert check is not None
@@ -211,10 +200,10 @@ def _both(table: LeaseTable, model: _Model, step: str, agent: str, epoch: int, n
     mine = model.mine(agent, epoch)
     if step == "grant":
         table.grant(agent, epoch, now)
-        model.put(agent, epoch, now + PACE.lease, connected=True)
+        model.put(agent, epoch, now + PACE.lease)
     elif step == "await_return":
         table.await_return(agent, epoch, now)
-        model.put(agent, epoch, now + 2 * PACE.lease, connected=False)
+        model.put(agent, epoch, now + 2 * PACE.lease)
     elif step == "renew":
         if mine is None:
             with pytest.raises(StaleEpoch):
@@ -225,7 +214,7 @@ def _both(table: LeaseTable, model: _Model, step: str, agent: str, epoch: int, n
     elif step == "broke":
         assert table.broke(agent, epoch, now) is (mine is not None)
         if mine is not None:
-            model.put(agent, epoch, now + PACE.grace, connected=False)
+            model.put(agent, epoch, now + PACE.grace)
     else:
         assert table.end(agent, epoch) is (mine is not None)
         if mine is not None:

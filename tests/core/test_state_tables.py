@@ -16,7 +16,12 @@ D, E, A = DeliveryState, DeliveryEvent, AuthorizationState
 
 # Written by hand from DESIGN's list of states, so that a slip in the table is seen here.
 LEGAL_DELIVERY = {
-    D.PENDING: {E.OFFER: D.OFFERED, E.EXPIRE: D.EXPIRED, E.CANCEL: D.CANCELLED},
+    D.PENDING: {
+        E.OFFER: D.OFFERED,
+        E.CLAIM: D.OFFERED,
+        E.EXPIRE: D.EXPIRED,
+        E.CANCEL: D.CANCELLED,
+    },
     D.OFFERED: {
         E.OFFER: D.OFFERED,
         E.PASTE: D.PASTED,
@@ -24,6 +29,7 @@ LEGAL_DELIVERY = {
         E.QUEUE: D.QUEUED_BY_AGENT,
         E.DOUBT: D.UNCONFIRMED,
         E.REFUSE: D.PENDING,
+        E.BURY: D.DEAD,
     },
     D.PASTED: {
         E.OFFER: D.PASTED,
@@ -31,6 +37,10 @@ LEGAL_DELIVERY = {
         E.CONFIRM: D.CONFIRMED,
         E.QUEUE: D.QUEUED_BY_AGENT,
         E.DOUBT: D.UNCONFIRMED,
+    },
+    **{
+        ended: {E.REDRIVE: D.PENDING}
+        for ended in (D.UNCONFIRMED, D.REFUSED, D.EXPIRED, D.CANCELLED, D.DEAD)
     },
 }
 
@@ -66,7 +76,9 @@ def test_each_pair_of_the_authorization_table(state: AuthorizationState, verdict
     assert caught.value.metadata["state"] == state
 
 
-def test_a_final_delivery_takes_no_event_at_all() -> None:
+def test_a_delivery_that_has_ended_takes_only_a_redrive_and_one_that_arrived_not_even_that() -> (
+    None
+):
     final = set(D) - set(delivery.OPEN)
     assert final == {
         D.CONFIRMED,
@@ -77,7 +89,9 @@ def test_a_final_delivery_takes_no_event_at_all() -> None:
         D.CANCELLED,
         D.DEAD,
     }
-    assert not {state for state, _ in delivery.TRANSITIONS} & final
+    taken = {(state, event) for state, event in delivery.TRANSITIONS if state in final}
+    assert {event for _, event in taken} == {E.REDRIVE}
+    assert not {state for state, _ in taken} & {D.CONFIRMED, D.QUEUED_BY_AGENT}
 
 
 def test_what_was_pasted_never_goes_back() -> None:

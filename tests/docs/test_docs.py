@@ -7,12 +7,14 @@ import re
 import shlex
 from collections.abc import Iterator
 from importlib import import_module
+from itertools import chain
 from pathlib import Path, PurePosixPath
 
 import pytest
 from google.rpc import code_pb2
 
 import orch_server.app  # noqa: F401 - loads every class of errors
+from orch_client import cli as client_cli
 from orch_client.cli import COMMANDS
 from orch_server import cli as server_cli
 from orch_server import config
@@ -24,7 +26,7 @@ REFERENCE = DOCS / "reference"
 _SECTION = re.compile(
     r"^### (orch-(?:client|server)(?: [a-z-]+)+)\n(.*?)(?=^#{2,3} |\Z)", re.M | re.S
 )
-_FLAG = re.compile(r"(?<![\w-])--[a-z][a-z-]*")
+_FLAG = re.compile(r"(?<![\w-])(?:--[a-z][a-z-]*|-[a-z](?![\w-]))")
 _BOUNDARY = "();<>|&\n"
 _BEFORE_COMMAND = re.compile(r"\w+=.*|exec|export|time|env|sudo|!")
 
@@ -64,8 +66,8 @@ def _leaves(
 
 def _parsers() -> dict[str, argparse.ArgumentParser]:
     """Every command of both programs."""
-    client = {f"orch-client {name}": _client_parser(name) for name in COMMANDS}
-    return {**client, **dict(_leaves(server_cli._parser(), "orch-server"))}
+    client = [_leaves(_client_parser(name), f"orch-client {name}") for name in COMMANDS]
+    return dict(chain(*client, _leaves(server_cli._parser(), "orch-server")))
 
 
 def _sections() -> dict[str, str]:
@@ -115,10 +117,12 @@ def _parses(words: list[str]) -> bool:
         return True
     if program == "orch-client" and (not rest or rest[0] not in COMMANDS):
         return False
-    client = program == "orch-client"
-    parser = _client_parser(rest[0]) if client else server_cli._parser()
+    if program == "orch-client":
+        module = import_module(f"orch_client.commands.{COMMANDS[rest[0]][0]}")
+        mixed = getattr(module, "WORDS", False)
+        return not isinstance(client_cli._parsed(_client_parser(rest[0]), rest[1:], mixed), int)
     try:
-        parser.parse_args(rest[1:] if client else rest)
+        server_cli._parser().parse_args(rest)
     except SystemExit as exc:
         return exc.code == 0
     return True

@@ -9,9 +9,11 @@ import socket
 import sqlite3
 import subprocess
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
+from orch_client.cli import COMMANDS
 from tests.support import BIN, Client, Home, Server, Tmux, agent, liveness, until
 
 
@@ -70,15 +72,37 @@ def _server_refuses(home: Home, *args: str, says: str) -> None:
         (("heartbeat", "--pane", "5"), 2, "'5' is no pane"),
         (("heartbeat",), 2, "--pane %ID"),
         (("heartbeat", "--pane", "%99"), 2, "no pane %99"),
+        (("send", "atlas:nobody", "x"), 4, "atlas:developer"),
+        (("send", "%99", "x"), 4, "%99"),
+        (("send", "nobody", "x"), 4, "atlas:developer"),
+        (("send", "", "x"), 2, "target"),
+        (("send", "@nowhere", "x"), 2, "no group"),
+        (("send", "@session:nowhere", "x"), 4, "nowhere"),
+        (("send", "atlas:a'b\"c", "x"), 4, "a'b\"c"),
+        (("send", "at.las:x", "x"), 4, "at.las:x"),
+        (("send", "atlas:a\nb:c", "x"), 4, "atlas:a?b:c"),
+        (("send", "#(touch pwned):x", "x"), 4, "#(touch pwned)"),
+        (("send", "atlas:developer", ""), 2, "the text is empty"),
+        (("send", "atlas:developer", "\x1b\x07"), 2, "text is empty"),
+        (("send", "atlas:developer", "x", "--ttl", "31d"), 2, "30 days"),
+        (("send", "atlas:developer", "x", "--wait-reply", "2h"), 2, "reply"),
+        (("send", "atlas:developer", "--template", "nothing"), 4, "status-request"),
+        (("send", "atlas:developer", "--template", "standup"), 2, "team"),
+        (("send", "atlas:developer", "--template", "../x"), 4, "standup"),
+        (("messages", "--agent", "atlas:nobody"), 4, "nobody"),
+        (("delivery", "ffff"), 4, "no delivery 'ffff'"),
+        (("delivery", "cancel", "ffff"), 4, "no delivery 'ffff'"),
+        (("dnd", "on"), 2, "target"),
+        (("dnd", "on", "atlas:nobody"), 4, "nobody"),
         (("frobnicate",), 2, "no command 'frobnicate'"),
     ],
 )
 def test_each_mistake_gets_one_sentence(
     shared: Home, args: tuple[str, ...], status: int, says: str
 ) -> None:
-    before = len(shared.json("tasks"))
+    before = len(shared.json("tasks")), len(shared.json("messages"))
     _fails(shared, status, *args, says=says, stdin="" if args == ("authorize", "") else None)
-    assert len(shared.json("tasks")) == before
+    assert (len(shared.json("tasks")), len(shared.json("messages"))) == before
 
 
 @pytest.fixture(scope="module")
@@ -123,7 +147,114 @@ def test_a_note_that_is_not_utf8_is_refused(shared: Home) -> None:
         check=False,
     )
     assert done.returncode == 2
-    assert done.stderr == b"orch-client: the note is not valid UTF-8.\n"
+    said = b"orch-client: argument 3 is not valid UTF-8 at byte offset 0.\n"
+    assert done.stderr == said
+
+
+def test_messages_have_a_size(shared: Home) -> None:
+    for size, says in ((262_145, "262,145 bytes"), (1_048_577, "262,144 are allowed")):
+        _fails(shared, 2, "send", "atlas:developer", says=says, stdin="x" * size)
+
+
+def test_a_text_from_a_pipe_that_is_not_utf8_is_refused(shared: Home) -> None:
+    for locale in ("C.UTF-8", "C"):
+        done = subprocess.run(
+            [str(BIN / "orch-client"), "send", "atlas:developer"],
+            env=shared.env(LC_ALL=locale),
+            input="größer".encode("latin-1"),
+            capture_output=True,
+            timeout=20,
+            check=False,
+        )
+        assert done.returncode == 2
+        assert done.stderr.endswith(b"standard input is not valid UTF-8 at byte offset 2.\n")
+
+
+@pytest.mark.parametrize(
+    ("given", "typed"),
+    [
+        (b"x", "x"),
+        (b"ends with;", "ends with;"),
+        (b"a;b \\; c;", "a;b \\; c;"),
+        (b"-rf --plain", "-rf --plain"),
+        (b"#(touch pwned) #{pane_id} $(touch pwned)", None),
+        (b"\x1b[201~after\x1b[2J", "[201~after[2J"),
+        (b"nul\x00nul", "nulnul"),
+        (b"one\r\ntwo\rthree\n", "one\ntwo\nthree\n"),
+        ("e\u0301 \U0001f468\u200d\U0001f469\u200d\U0001f467 größer".encode(), None),
+        (b"z" * 262_144, None),
+    ],
+    ids=lambda value: repr(value)[:16],
+)
+@pytest.mark.parametrize("locale", ["C.UTF-8", "C"])
+def test_a_text_arrives_as_it_is_and_is_never_executed(
+    recorded: tuple[Home, Path], given: bytes, typed: str | None, locale: str
+) -> None:
+    home, record = recorded
+    record.write_bytes(b"")
+    done = subprocess.run(
+        [str(BIN / "orch-client"), "send", "atlas:tester", "--plain", "--wait", "20s"],
+        env=home.env(LC_ALL=locale),
+        input=given,
+        cwd=home.path,
+        capture_output=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    removed = sum(given.count(c) for c in (b"\x1b", b"\x00"))
+    assert (b"control characters were removed" in done.stderr) == bool(removed)
+    assert record.read_bytes() == (given if typed is None else typed.encode()) + b"\r"
+    assert not list(home.path.glob("pwned"))
+
+
+@pytest.mark.parametrize("locale", ["C.UTF-8", "C"])
+def test_arguments_are_utf8_in_every_locale(recorded: tuple[Home, Path], locale: str) -> None:
+    home, record = recorded
+    record.write_bytes(b"")
+    text = "größer 🚀 ‘x’;"
+    send = ("send", "atlas:tester", "--plain", "--wait", "20s", text)
+    done = home.client(*send, LC_ALL=locale)
+    assert done.returncode == 0, done.stderr
+    assert record.read_bytes() == f"{text}\r".encode()
+    assert home.json("messages", "--limit", "1", LC_ALL=locale)[0]["text"] == text
+    assert home.client("messages", "--limit", "1", LC_ALL=locale).returncode == 0
+
+
+@pytest.fixture(scope="module")
+def recorded() -> object:
+    """One server with one agent, atlas:tester, whose pane writes what is typed into a file."""
+    home = Home()
+    server, tmux = Server(home).start(), Tmux(home)
+    client = None
+    try:
+        record = home.path / "orch-record"
+        client = Client(tmux, tmux.recorder("atlas", "tester", record), "--kind", "generic")
+        until(lambda: liveness(home, "atlas:tester") == "ALIVE", "the tester")
+        yield home, record
+    finally:
+        if client is not None:
+            client.end()
+        tmux.end()
+        server.end()
+        home.remove()
+
+
+def test_names_with_odd_characters_are_told_apart(
+    home: Home, tmux: Tmux, server: Server, heartbeat: Callable[..., Client]
+) -> None:
+    for number, window in enumerate(("a.b", 'it\'s "x"', "##(touch pwned)", "c:d")):
+        record = home.path / f"orch-record-{number}"
+        heartbeat(
+            tmux.recorder("at'las", window, record), "--kind", "generic", "--role", f"r{number}"
+        )
+        until(lambda role=f"at'las:r{number}": liveness(home, role) == "ALIVE", window)
+        name = window.replace("##", "#")  # as tmux itself wants it escaped
+        send = ("send", f"at'las:{name}", "--plain", "--wait", "20s", "for you")
+        done = home.client(*send)
+        assert done.returncode == 0, (window, done.stderr)
+        assert record.read_bytes() == b"for you\r"
+    assert not list(home.path.glob("pwned"))
 
 
 def test_a_cancelled_task_stays_cancelled(shared: Home) -> None:
@@ -317,7 +448,7 @@ def test_commands_are_quick_to_explain_themselves(home: Home) -> None:
     done = home.client("--help")
     assert done.returncode == 0
     assert "ORCH_HOME" in done.stdout
-    for command in ("schedule", "authorize", "heartbeat", "agents", "state"):
+    for command in COMMANDS:
         done = home.client(command, "--help")
         assert done.returncode == 0
         assert "examples:" in done.stdout

@@ -1,6 +1,6 @@
 """What is killed, stopped or restarted: nothing is lost, nothing is doubled, nothing is pretended.
 
-`make faults` runs the kill loop longer, by ORCH_FAULT_ROUNDS.
+`make faults` does it ten thousand times, to agents that misbehave: tests/faults/.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from pathlib import Path
 
 from tests.support import BIN, Client, Home, Server, Tmux, agent, hold, liveness, until
 
-ROUNDS = int(os.environ.get("ORCH_FAULT_ROUNDS", "12"))
+ROUNDS = 12
 
 
 def test_a_killed_client_is_lost_in_about_a_second(
@@ -100,6 +100,21 @@ def test_a_wait_that_nobody_answers_in_time_says_so(home: Home, tmux: Tmux, serv
     tmux.type(developer, f'orch-client withdraw {home.json("pending")[0]["id"]}; echo "gone=$?"')
     tmux.wait_for(developer, "gone=0")
     assert home.json("pending") == []
+
+
+def test_what_waited_when_tmux_died_comes_to_the_pane_that_the_agent_has_then(
+    home: Home, tmux: Tmux, server: Server
+) -> None:
+    pane = tmux.pane("atlas", "tester")
+    tmux.run("copy-mode", "-t", pane)
+    tmux.type(tmux.pane("atlas", "boss"), "orch-client send atlas:tester hello after all")
+    sent = until(lambda: home.json("messages"), "the message")[0]["id"]
+    until(lambda: home.json("delivery", sent)["reason"].endswith("COPY_MODE"), "the refusal")
+    died = int(tmux.run("display-message", "-p", "#{pid}"))
+    os.kill(died, signal.SIGKILL)
+    until(lambda: not Path(f"/proc/{died}").exists(), "the end of tmux")
+    tmux.wait_for(tmux.pane("atlas", "tester"), "hello after all")
+    until(lambda: home.json("delivery", sent)["state"].endswith("CONFIRMED"), "the outcome")
 
 
 def test_a_dead_tmux_leaves_what_was_offered_unconfirmed(

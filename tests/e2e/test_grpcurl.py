@@ -235,6 +235,7 @@ def test_the_page_calls_every_method_of_every_service(run: Run) -> None:
     assert sorted(run.methods) == [
         "orch.v1.AuthorizationService",
         "orch.v1.HeartbeatService",
+        "orch.v1.MessagingService",
         "orch.v1.SchedulerService",
         "orch.v1.SessionStateService",
     ]

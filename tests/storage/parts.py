@@ -9,8 +9,9 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
-from orch_server.core.agent import Agent, Kind, Liveness
+from orch_server.core.agent import Agent, Liveness
 from orch_server.core.clock import ManualClock
 from orch_server.core.delivery import NewDelivery, Priority
 from orch_server.core.event import Event
@@ -76,7 +77,7 @@ def agent(name: str = "dev", epoch: int = 1, pane: Incarnation | None = PANE) ->
         id=name,
         session="atlas",
         role=name,
-        kind=Kind.GENERIC,
+        kind="generic",
         incarnation=pane,
         pane_pid=4242,
         epoch=epoch,
@@ -93,9 +94,11 @@ async def add_agent(store: Store, known: Agent) -> None:
     await store.write(lambda tx: agents.register(tx, known, "test"))
 
 
-def text(key: str, priority: Priority = Priority.NORMAL, agent_id: str = "dev") -> NewDelivery:
+def text(
+    key: str, priority: Priority = Priority.NORMAL, agent_id: str = "dev", **more: Any
+) -> NewDelivery:
     """A delivery whose text and dedupe key are the same."""
-    return NewDelivery(agent_id, key, "test", key, priority, START)
+    return NewDelivery(agent_id, key, "test", key, priority, START, **more)
 
 
 def task(task_id: str, seconds: float = 0.0, note: str = "") -> Task:

@@ -23,6 +23,7 @@ from orch.v1 import (
     delivery_pb2,
     heartbeat_pb2,
     heartbeat_pb2_grpc,
+    messaging_pb2_grpc,
     scheduler_pb2_grpc,
     session_state_pb2_grpc,
 )
@@ -53,6 +54,7 @@ class Serving:
         self.heartbeat = heartbeat_pb2_grpc.HeartbeatServiceStub(self.channel)
         self.scheduler = scheduler_pb2_grpc.SchedulerServiceStub(self.channel)
         self.authorization = authorization_pb2_grpc.AuthorizationServiceStub(self.channel)
+        self.messaging = messaging_pb2_grpc.MessagingServiceStub(self.channel)
         self.state = session_state_pb2_grpc.SessionStateServiceStub(self.channel)
 
     def token(self, session: str, role: str) -> tuple[tuple[str, str], ...]:
@@ -227,6 +229,7 @@ async def serving(
         approver_roles=("orchestrator", "project_manager"),
         pace=pace,
         log_level="info",
+        templates=home / "templates",
     )
     moving = clock or ManualClock(START)
     core = await app._wire(settings, moving)
@@ -254,6 +257,7 @@ async def serving(
                     _, pending = await asyncio.wait(running, timeout=0.5)
                     running = list(pending)
     finally:
+        await core.courier.close()
         await core.store.close()
 
 

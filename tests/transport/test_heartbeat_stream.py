@@ -97,7 +97,7 @@ def test_a_second_hello_is_refused(folder: Path) -> None:
         ({"pane": "5"}, "hello.pane"),
         ({"pane": ""}, "hello.pane"),
         ({"host": ""}, "hello.pane"),
-        ({"kind": "robot"}, "hello.kind"),
+        ({"kind": "no kind"}, "hello.kind"),
         ({"role": "no role!"}, "role"),
         ({"role": ""}, "role"),
         ({"session": ""}, "session"),

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import argparse
 import os
-import random
 import sys
-import time
 from collections.abc import Callable
 from typing import Any
 
 from orch_client import errors, output
-from orch_client.commands.schedule import read_text
+from orch_client.commands.arguments import parse_duration, read_text
 from orch_client.errors import ClientError
 
 EXAMPLES = """examples:
@@ -25,7 +23,6 @@ _INTERRUPTED = 130
 _PRIORITIES = ("high", "medium", "low")
 _ENDS = {"APPROVED": 0, "DENIED": errors.DENIED, "EXPIRED": errors.EXPIRED}
 _VERBS = {"authorization": "Get", "withdraw": "Cancel", "approve": "Approve", "deny": "Deny"}
-_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
 
 def configure(parser: argparse.ArgumentParser, name: str) -> None:
@@ -60,7 +57,7 @@ def _authorize(args: argparse.Namespace) -> int:
     if args.timeout and not args.wait:
         raise ClientError("--timeout goes with --wait.", errors.USAGE)
     limit = parse_duration(args.timeout) if args.timeout else None
-    action = read_text(args.action or _ask_action(), "action")
+    action = read_text(_action(args.action), "action")
 
     from orch.v1 import authorization_pb2 as pb
     from orch.v1 import authorization_pb2_grpc
@@ -91,46 +88,29 @@ def _authorize(args: argparse.Namespace) -> int:
 
 def _wait(authorization_id: str, limit: float | None, as_json: bool) -> int:
     """Waits for the end, over restarts of the server."""
-    import grpc
-
     from orch.v1 import authorization_pb2 as pb
     from orch.v1 import authorization_pb2_grpc
-    from orch_client import channel
+    from orch_client.commands.follow import follow
 
-    ends = None if limit is None else time.monotonic() + limit
     request = pb.WaitAuthorizationRequest(id=authorization_id)
-    current: Any = None
-    while True:
-        left = None if ends is None else ends - time.monotonic()
-        if left is not None and left <= 0:
-            if current is not None:
-                _print(current, as_json)
-            return errors.PENDING
-        try:
-            target = channel.address()
-            metadata = channel.credentials(target)
-            with grpc.insecure_channel(target, channel.OPTIONS) as grpc_channel:
-                stub = authorization_pb2_grpc.AuthorizationServiceStub(grpc_channel)
-                for change in stub.WaitAuthorization(request, timeout=left, metadata=metadata):
-                    current = change.authorization
-            state = pb.AuthorizationState.Name(current.state).removeprefix("AUTHORIZATION_STATE_")
-            if state != "PENDING":
-                _print(current, as_json)
-                return _ENDS.get(state, errors.CANCELLED)
-        except ClientError as exc:
-            if exc.status != errors.UNREACHABLE:
-                raise
-        except grpc.RpcError as exc:
-            if exc.code() not in _worth_waiting():
-                channel.fail(exc, channel.address())
-        time.sleep(random.uniform(0.05, 0.5))  # noqa: S311
+    current = pb.Authorization()
 
+    def watch(grpc_channel: Any, timeout: float | None, metadata: Any) -> Any:
+        stub = authorization_pb2_grpc.AuthorizationServiceStub(grpc_channel)
+        return stub.WaitAuthorization(request, timeout=timeout, metadata=metadata)
 
-def _worth_waiting() -> tuple[Any, ...]:
-    import grpc
+    def is_decided() -> bool:
+        return current.state > pb.AUTHORIZATION_STATE_PENDING
 
-    code = grpc.StatusCode
-    return (code.UNAVAILABLE, code.CANCELLED, code.DEADLINE_EXCEEDED, code.UNAUTHENTICATED)
+    decided = follow(
+        watch, lambda change: current.CopyFrom(change.authorization), is_decided, limit
+    )
+    if current.id:
+        _print(current, as_json)
+    if not decided:
+        return errors.PENDING
+    state = pb.AuthorizationState.Name(current.state).removeprefix("AUTHORIZATION_STATE_")
+    return _ENDS.get(state, errors.CANCELLED)
 
 
 def _pending(args: argparse.Namespace) -> int:
@@ -240,22 +220,8 @@ def _priority(found: Any) -> str:
     return output.word(name, "AUTHORIZATION_PRIORITY_") + derived
 
 
-def _ask_action() -> str:
-    """On a terminal asks for the action, else takes standard input."""
-    if sys.stdin.isatty():
+def _action(given: str | None) -> str | None:
+    """What was given, else what is typed on a terminal; None for standard input."""
+    if not given and sys.stdin.isatty():
         return input("Action: ")
-    return "-"
-
-
-def parse_duration(text: str) -> float:
-    """ "90s", "5m", "1h", "1d" or bare minutes, in seconds. Raises ClientError."""
-    number, unit = (text[:-1], text[-1]) if text and text[-1] in _UNITS else (text, "m")
-    try:
-        seconds = float(number) * _UNITS[unit]
-    except ValueError:
-        seconds = -1.0
-    if not 0 < seconds <= 366 * 86400:
-        raise ClientError(
-            f"'{output.one_line(text)}' is no duration; use 90s, 15m, 2h or 1d.", errors.USAGE
-        )
-    return seconds
+    return None if given in ("", "-") else given

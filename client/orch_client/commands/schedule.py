@@ -9,6 +9,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from orch_client import output
+from orch_client.commands.arguments import as_duration, read_text
 from orch_client.errors import USAGE, ClientError
 
 if TYPE_CHECKING:
@@ -48,17 +49,14 @@ def run(args: argparse.Namespace, name: str) -> int:
 
 def _schedule(args: argparse.Namespace) -> int:
     seconds = _seconds(args.minutes)
-    note = read_text(args.note, "note")
-
-    from google.protobuf.duration_pb2 import Duration
+    note = read_text(None if args.note == "-" else args.note, "note")
 
     from orch.v1 import scheduler_pb2, scheduler_pb2_grpc
     from orch_client import channel
 
-    whole, part = divmod(round(seconds * 1_000_000), 1_000_000)
     request = scheduler_pb2.CreateTaskRequest(
         note=note,
-        delay=Duration(seconds=whole, nanos=part * 1000),
+        delay=as_duration(seconds),
         target=args.to,
         request_id=os.urandom(16).hex(),
     )
@@ -186,15 +184,3 @@ def _seconds(minutes: str) -> float:
             USAGE,
         )
     return value * 60
-
-
-def read_text(given: str, what: str) -> str:
-    """The argument, or standard input for "-". Raises ClientError when it is empty or no UTF-8."""
-    try:
-        text = sys.stdin.buffer.read().decode() if given == "-" else given
-        text.encode()
-    except UnicodeError as exc:
-        raise ClientError(f"the {what} is not valid UTF-8.", USAGE) from exc
-    if not text.strip():
-        raise ClientError(f"the {what} is empty; give it some text.", USAGE)
-    return text

@@ -1,8 +1,9 @@
-"""Delivers one offer into one pane, exactly as the guard in the tmux server lets it.
+"""Delivers offers into panes, exactly as the guard in the tmux server lets it.
 
-Into a program: load the text into a buffer of its own, paste it by compare-and-set, send Enter by a
-second one. Over a shell: show it on the pane's terminal by the same compare-and-set. Whatever is
-killed between, the same offer may be tried again: the guard tells what was already done.
+Into an agent: compose.py. Into another program that is registered for it: paste by compare-and-set,
+Enter by a second one. Over a shell: show.py. Whatever is killed between, the same offer may be
+tried again: the guard tells what was already done. A pane that cannot take text now is refused at
+once and watched until it can.
 """
 
 from __future__ import annotations
@@ -10,297 +11,203 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import os
-import re
-from collections.abc import Awaitable, Callable, Iterator
-from dataclasses import dataclass, replace
-from pathlib import Path
+from collections.abc import Callable, Coroutine
+from dataclasses import replace
+from typing import Any, Protocol
 
-from orch_client.courier import programs, terminal, tmux
-from orch_client.courier.guard import Guard, Status
-from orch_client.courier.programs import Program, Sort
+from orch_client.courier import reply
+from orch_client.courier.compose import STILL, compose
+from orch_client.courier.look import Look
+from orch_client.courier.obstacle import NOT_NOW, is_shown, obstacle
+from orch_client.courier.reply import Reply
+from orch_client.courier.show import show
+from orch_client.courier.tmux import (
+    PaneGone,
+    Subprocess,
+    Tmux,
+    TmuxDied,
+    TmuxFailed,
+    TmuxSilent,
+)
+from orch_client.courier.work import (
+    CONFIRMED,
+    PASTED,
+    QUEUED_BY_AGENT,
+    REFUSED,
+    UNCONFIRMED,
+    Offer,
+    Outcome,
+    PaneAddress,
+    Work,
+    why,
+)
 
-PASTED, CONFIRMED, UNCONFIRMED, REFUSED = "PASTED", "CONFIRMED", "UNCONFIRMED", "REFUSED"
-_SEEN = "OK"
+__all__ = ["Courier", "Listener", "Offer", "Outcome", "PaneAddress", "Reply"]
+
 _SILENT_PAUSE = 0.5
+_WATCH_PAUSE, _LATER_PAUSE, _LATER = 0.1, 0.25, 10.0
 
 logger = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True, slots=True)
-class PaneAddress:
-    """The incarnation of a pane on this host."""
+class Listener(Protocol):
+    """Hears what becomes of an offer."""
 
-    socket: str
-    server_pid: int
-    started: int
-    pane: str
+    async def report(self, offer: Offer, outcome: Outcome) -> None:
+        """PASTED when the text is in the pane, then the final outcome."""
 
+    async def ready(self, at: PaneAddress) -> None:
+        """What stood in the way of a refused offer is over."""
 
-@dataclass(frozen=True, slots=True)
-class Offer:
-    """What to deliver. `kind` is the one under which the pane was registered, "" for none;
-    `tried_before` says that another attempt with this number may have come before."""
-
-    sequence: int
-    generation: str
-    text: str
-    kind: str
-    tried_before: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Outcome:
-    """PASTED, CONFIRMED, UNCONFIRMED or REFUSED, and one sentence on what was seen."""
-
-    state: str
-    detail: str
+    async def reply(self, offer: Offer, said: Reply) -> None:
+        """What the screen said after a delivery for which somebody asked."""
 
 
 class Courier:
     """Serves the panes of one process. One delivery at a time for each pane."""
 
-    def __init__(self) -> None:
-        self._locks: dict[str, asyncio.Lock] = {}
+    def __init__(self, tmux: Callable[[str], Tmux] = Subprocess) -> None:
+        self._open = tmux
+        self._tmux: dict[str, Tmux] = {}
+        self._locks: dict[PaneAddress, asyncio.Lock] = {}
+        self._watches: dict[PaneAddress, asyncio.Task[None]] = {}
+        self._replies: set[asyncio.Task[None]] = set()
 
-    async def deliver(
-        self, offer: Offer, at: PaneAddress, progress: Callable[[Outcome], Awaitable[None]]
-    ) -> Outcome:
-        """Works on one offer until its outcome is known. `progress` hears that text was pasted.
+    async def serve(self, offer: Offer, at: PaneAddress, listener: Listener) -> None:
+        """Works on one offer until its outcome is known and reported; then watches the pane.
 
         REFUSED means that nothing entered the pane and that this number never will. While tmux does
         not answer nothing is known, so the same offer is tried again; cancel this to give it up.
         """
-        lock = self._locks.setdefault(f"{at.socket} {at.pane}", asyncio.Lock())
-        async with lock:
-            while True:
-                try:
-                    return await self._try(offer, at, progress)
-                except tmux.TmuxSilent as exc:
-                    logger.warning("tmux was silent", extra={"pane": at.pane, "error": str(exc)})
-                    offer = replace(offer, tried_before=True)
-                    await asyncio.sleep(_SILENT_PAUSE)
+        self._forget_watch(at)
+        tmux = self._tmux.get(at.socket)
+        if tmux is None:
+            tmux = self._tmux[at.socket] = self._open(at.socket)
+        work = Work(tmux, at, offer, lambda outcome: listener.report(offer, outcome))
+        async with self._locks.setdefault(at, asyncio.Lock()):
+            outcome = await _until_known(work)
+            await listener.report(offer, outcome)
+        if outcome.state == REFUSED and outcome.reason in NOT_NOW:
+            self._forget_watch(at)
+            self._watches[at] = asyncio.create_task(_until_ready(work, listener))
+        elif outcome.state in (CONFIRMED, QUEUED_BY_AGENT) and offer.reply_patience > 0:
+            self._in_background(_reply(work, listener))
 
-    async def _try(
-        self, offer: Offer, at: PaneAddress, progress: Callable[[Outcome], Awaitable[None]]
-    ) -> Outcome:
+    async def close(self) -> None:
+        """Ends the watches and the connections to tmux."""
+        tasks = [*self._watches.values(), *self._replies]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        for tmux in self._tmux.values():
+            await tmux.close()
+        self._tmux.clear()
+
+    def _forget_watch(self, at: PaneAddress) -> None:
+        watch = self._watches.pop(at, None)
+        if watch is not None:
+            watch.cancel()
+
+    def _in_background(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(work)
+        self._replies.add(task)
+        task.add_done_callback(self._replies.discard)
+
+
+async def _until_known(work: Work) -> Outcome:
+    """Tries until tmux has answered."""
+    while True:
         try:
-            return await self._deliver(offer, at, progress)
-        except tmux.PaneGone:
-            if offer.tried_before:
-                return Outcome(UNCONFIRMED, f"Pane {at.pane} ended while it was tried.")
-            return Outcome(REFUSED, f"Pane {at.pane} is gone.")
-        except tmux.TmuxDied:
-            return Outcome(UNCONFIRMED, "The tmux server died while it had the text.")
-        except tmux.TmuxFailed as exc:
-            return Outcome(REFUSED, f"tmux refused: {exc}.")
-
-    async def _deliver(
-        self, offer: Offer, at: PaneAddress, progress: Callable[[Outcome], Awaitable[None]]
-    ) -> Outcome:
-        facts = await tmux.pane_facts(at.socket, at.pane)
-        guard = Guard(at.server_pid, at.started, at.pane, offer.generation, offer.sequence)
-        if (facts.server_pid, facts.started) != (at.server_pid, at.started):
-            raise tmux.PaneGone(f"pane {at.pane} belongs to another tmux server now")
-        if facts.dead:
-            ended = f"The program in pane {at.pane} has ended."
-            return await self._refuse(at, guard, facts.command, ended)
-        program = await asyncio.to_thread(programs.foreground, facts.pane_pid, facts.command)
-        if program.sort is Sort.CLIENT or (
-            program.sort is Sort.PROMPT and offer.kind in ("", "shell")
-        ):
-            return await self._show(offer, at, guard, facts.command)
-        obstacle = _obstacle(offer.kind, program) or await asyncio.to_thread(
-            _left_to_a_shell, program, facts
-        )
-        if obstacle:
-            return await self._refuse(at, guard, facts.command, obstacle)
-        return await self._type(offer, at, guard, facts.command, program, progress)
-
-    async def _type(
-        self,
-        offer: Offer,
-        at: PaneAddress,
-        guard: Guard,
-        command: str,
-        program: Program,
-        progress: Callable[[Outcome], Awaitable[None]],
-    ) -> Outcome:
-        buffer = f"orch-{os.urandom(8).hex()}"
-        paste = (
-            f"paste-buffer -p -r -d -b {buffer} -t {at.pane}"
-            f" ; set-option -p -t {at.pane} {guard.used} {guard.sequence}"
-            f" ; set-option -p -t {at.pane} {guard.pasted} {guard.sequence}"
-            f" ; display-message -p -t {at.pane} {_SEEN}"
-        )
-        drop = f"delete-buffer -b {buffer} ; {_burn(guard, at.pane)}"
-        try:
-            out = await tmux.run(
-                at.socket,
-                *("load-buffer", "-b", buffer, "-", ";"),
-                *_expect(guard, at.pane, command),
-                *("if-shell", "-F", "-t", at.pane, guard.may_paste(), paste, drop),
-                stdin=offer.text.encode(),
-            )
-        except (tmux.PaneGone, tmux.TmuxFailed):
-            await self._forget(at.socket, buffer)
-            raise
-        if (seen := _last_line(out)) != _SEEN:
-            status = Status.parse(seen)
-            if status.pasted != guard.sequence:
-                return Outcome(REFUSED, _why(status, guard, at.pane))
-        await progress(Outcome(PASTED, f"The text is in {program.name or 'the program'}."))
-        return await self._enter(at, guard, command, program)
-
-    async def _enter(
-        self, at: PaneAddress, guard: Guard, command: str, program: Program
-    ) -> Outcome:
-        enter = (
-            f"send-keys -t {at.pane} Enter"
-            f" ; set-option -p -t {at.pane} {guard.entered} {guard.sequence}"
-            f" ; display-message -p -t {at.pane} {_SEEN}"
-        )
-        name = program.name or "the program"
-        try:
-            out = await tmux.run(
-                at.socket,
-                *_expect(guard, at.pane, command),
-                *("if-shell", "-F", "-t", at.pane, guard.may_enter(), enter),
-                _print(guard, at.pane),
-            )
-        except (tmux.PaneGone, tmux.TmuxFailed) as exc:
-            return Outcome(UNCONFIRMED, f"The text is in {name}, Enter was not sent: {exc}.")
-        if (seen := _last_line(out)) != _SEEN:
-            status = Status.parse(seen)
-            if status.entered < guard.sequence:
-                why = _why(status, guard, at.pane)
-                return Outcome(UNCONFIRMED, f"The text is in {name}, Enter was not sent: {why}")
-        if program.sort is Sort.AGENT:
-            return Outcome(UNCONFIRMED, f"Typed into {name}; its screen is not read yet.")
-        return Outcome(CONFIRMED, f"Typed into {name}.")
-
-    async def _show(self, offer: Offer, at: PaneAddress, guard: Guard, command: str) -> Outcome:
-        """Shows the text on the pane's terminal. The shell in it does not see it."""
-        with _temporary_folder() as folder:
-            note = Path(folder) / "note"
-            done = Path(folder) / "done"
-            note.write_bytes(_for_terminal(offer.text))
-            # The folder's name has no character that a shell or a tmux format knows.
-            show = f"cat '{note}' > '#{{pane_tty}}' 2>/dev/null && : > '{done}' || :"
-            act = (
-                f"set-option -p -t {at.pane} {guard.used} {guard.sequence}"
-                f" ; set-option -p -t {at.pane} {guard.pasted} {guard.sequence}"
-                f' ; run-shell -t {at.pane} "{show}"'
-                f" ; display-message -p -t {at.pane} {_SEEN}"
-            )
-            out = await tmux.run(
-                at.socket,
-                *_expect(guard, at.pane, command),
-                *("if-shell", "-F", "-t", at.pane, guard.may_paste(), act, _burn(guard, at.pane)),
-            )
-            if (seen := _last_line(out)) != _SEEN:
-                status = Status.parse(seen)
-                if status.pasted == guard.sequence:
-                    return Outcome(CONFIRMED, "Displayed by an earlier attempt.")
-                return Outcome(REFUSED, _why(status, guard, at.pane))
-            if not done.exists():
-                return Outcome(UNCONFIRMED, "The pane's terminal did not take the text.")
-        return Outcome(CONFIRMED, "Displayed; a shell is never typed into.")
-
-    async def _refuse(self, at: PaneAddress, guard: Guard, command: str, why: str) -> Outcome:
-        """Burns the number, so that no late twin of this attempt can still use it."""
-        out = await tmux.run(
-            at.socket,
-            *_expect(guard, at.pane, command),
-            *("if-shell", "-F", "-t", at.pane, guard.may_burn()),
-            *(_burn(guard, at.pane), _print(guard, at.pane)),
-        )
-        status = Status.parse(_last_line(out))
-        if status.pasted == guard.sequence:
-            return Outcome(UNCONFIRMED, f"The text was pasted before; now: {why}")
-        return Outcome(REFUSED, why)
-
-    async def _forget(self, socket: str, buffer: str) -> None:
-        with contextlib.suppress(tmux.PaneGone, tmux.TmuxFailed, tmux.TmuxSilent):
-            await tmux.run(socket, "delete-buffer", "-b", buffer)
+            return await _try(work)
+        except TmuxSilent as exc:
+            logger.warning("tmux was silent", extra={"pane": work.at.pane, "error": str(exc)})
+            work = replace(work, offer=replace(work.offer, tried_before=True))
+            await asyncio.sleep(_SILENT_PAUSE)
 
 
-def _obstacle(kind: str, program: Program) -> str:
-    """Why nothing may be typed into this program; "" when it may."""
-    if program.sort is Sort.PROMPT:
-        return f"The agent has exited; {program.name} has the pane."
-    if program.sort is Sort.OTHER and kind in ("", "shell"):
-        return (
-            f"{program.name or 'The program'} is no known agent; register the pane with"
-            " 'orch-client heartbeat --kind generic' to have text typed into it."
-        )
-    return ""
+async def _try(work: Work) -> Outcome:
+    pane = work.at.pane
+    told: list[Outcome] = []
 
+    async def tell(outcome: Outcome) -> None:
+        told.append(outcome)
+        await work.told(outcome)
 
-def _left_to_a_shell(program: Program, facts: tmux.PaneFacts) -> str:
-    """Why text for this program could end in the shell behind it; "" when it could not.
-
-    A program that reads keys has its terminal in a mode of its own. One that leaves the terminal as
-    the shell set it (sleep, make, git) may never read, and then the shell would run the text.
-    """
-    if program.sort is Sort.AGENT or not programs.is_prompt(facts.pane_pid):
-        return ""
-    if terminal.takes_keys(facts.tty):
-        return ""
-    return f"{program.name} reads no keys, and what it leaves unread the shell behind it would run."
-
-
-def _expect(guard: Guard, pane: str, command: str) -> tuple[str, ...]:
-    """Tells the guard which command the courier saw; an option's value is not expanded."""
-    # A ';' at the end of an argument would end the tmux command, so it is escaped.
-    value = command[:-1] + "\\;" if command.endswith(";") else command
-    return ("set-option", "-p", "-t", pane, "--", guard.expected, value, ";")
-
-
-def _burn(guard: Guard, pane: str) -> str:
-    """Prints the status, and uses the number up unless it was used before."""
-    use = f"set-option -p -t {pane} {guard.used} {guard.sequence}"
-    return f'{_print(guard, pane)} ; if-shell -F -t {pane} "{guard.may_burn()}" "{use}"'
-
-
-def _print(guard: Guard, pane: str) -> str:
-    return f'display-message -p -t {pane} "{guard.status()}"'
-
-
-def _last_line(out: str) -> str:
-    """What tmux printed last. Raises TmuxSilent when it printed nothing."""
-    lines = [line for line in out.splitlines() if line]
-    if not lines:
-        raise tmux.TmuxSilent("tmux gave no answer")
-    return lines[-1]
-
-
-def _why(status: Status, guard: Guard, pane: str) -> str:
-    if status.incarnation != f"{guard.server_pid}.{guard.started}":
-        return f"Pane {pane} belongs to another tmux server now."
-    if status.dead:
-        return f"The program in pane {pane} has ended."
-    if status.in_mode:
-        return f"Pane {pane} is in copy mode."
-    if not status.same_command:
-        return f"Another program took the foreground of pane {pane} meanwhile."
-    return f"Offer {guard.sequence} was refused by an earlier attempt."
-
-
-def _for_terminal(text: str) -> bytes:
-    """The text on lines of its own, whatever mode the terminal is in."""
-    return ("\r\n" + text.replace("\n", "\r\n") + "\r\n").encode()
-
-
-@contextlib.contextmanager
-def _temporary_folder() -> Iterator[str]:
-    """A private folder for one text. Raises TmuxSilent when there is no room for it."""
-    import tempfile  # 0.3 MB that a client without anything to show does without
-
-    usual = tempfile.gettempdir()
-    safe = re.fullmatch(r"[\w./-]+", usual, re.ASCII)  # a name that no shell can misread
     try:
-        with tempfile.TemporaryDirectory(prefix="orch-", dir=usual if safe else "/tmp") as folder:  # noqa: S108
-            yield folder
-    except OSError as exc:
-        raise tmux.TmuxSilent(f"no temporary file ({exc.strerror})") from exc
+        return await _deliver(replace(work, told=tell))
+    except PaneGone:
+        if told or work.offer.tried_before:
+            return Outcome(UNCONFIRMED, f"Pane {pane} ended while it was tried.")
+        return Outcome(REFUSED, f"Pane {pane} is gone.", "PANE_GONE")
+    except TmuxDied:
+        return Outcome(UNCONFIRMED, "The tmux server died while it had the text.")
+    except TmuxFailed as exc:
+        if told:
+            return Outcome(UNCONFIRMED, f"The text is in the pane, but tmux refused: {exc}.")
+        return Outcome(REFUSED, f"tmux refused: {exc}.", "TMUX_FAILED")
+
+
+async def _deliver(work: Work) -> Outcome:
+    seen = await work.look()
+    offer = work.offer
+    if seen.status.pasted != offer.sequence:
+        way = obstacle(seen, work.at.pane, offer.kind, offer.mode, offer.text)
+        if way is not None:
+            return await work.refuse(way.reason, way.sentence)
+    if is_shown(seen, offer.kind):
+        return await show(work, seen)
+    if seen.kind is not None and seen.kind.composer is not None:
+        return await compose(work, seen.kind, seen)
+    return await _type(work, seen)
+
+
+async def _type(work: Work, seen: Look) -> Outcome:
+    """Types into a program of whose screen nothing is known."""
+    name = seen.program.name or "the program"
+    if seen.status.pasted != work.offer.sequence:
+        status = await work.paste(seen, work.offer.text, None)
+        if status is not None and status.pasted != work.offer.sequence:
+            refused = why(status, work.guard)
+            return await work.refuse(refused.reason, refused.detail)
+    await work.told(Outcome(PASTED, f"The text is in {name}."))
+    try:
+        status = await work.enter(seen, None)
+    except (PaneGone, TmuxFailed) as exc:
+        return Outcome(UNCONFIRMED, f"The text is in {name}, Enter was not sent: {exc}.")
+    if status is not None and status.entered < work.offer.sequence:
+        detail = why(status, work.guard).detail
+        return Outcome(UNCONFIRMED, f"The text is in {name}, Enter was not sent: {detail}")
+    return Outcome(CONFIRMED, f"Typed into {name}.")
+
+
+async def _until_ready(work: Work, listener: Listener) -> None:
+    """Returns when the pane can take the text, or when it is to be refused for another reason."""
+    clock = asyncio.get_running_loop().time
+    began = clock()
+    offer = work.offer
+    while True:
+        await asyncio.sleep(_WATCH_PAUSE if clock() < began + _LATER else _LATER_PAUSE)
+        with contextlib.suppress(TmuxSilent, TmuxFailed):
+            try:
+                if await _hinders(work, offer):
+                    continue
+                await asyncio.sleep(STILL)
+                if await _hinders(work, offer):
+                    continue
+            except PaneGone:  # the next attempt says so
+                pass
+            await listener.ready(work.at)
+            return
+
+
+async def _hinders(work: Work, offer: Offer) -> bool:
+    way = obstacle(await work.look(), work.at.pane, offer.kind, offer.mode, offer.text)
+    return way is not None and way.reason in NOT_NOW
+
+
+async def _reply(work: Work, listener: Listener) -> None:
+    try:
+        said = await reply.watch(work)
+    except (PaneGone, TmuxDied, TmuxFailed, TmuxSilent):
+        said = Reply("", complete=False)
+    await listener.reply(work.offer, said)

@@ -1,9 +1,12 @@
 """The tests that the tmux server makes before it acts: a compare-and-set for each pane.
 
-tmux runs one command at a time, so a test and what follows it cannot be torn apart. Three options
-of the pane hold the last number that was used, pasted and entered. A number enters a pane once,
-whoever repeats it, however late. The options' names carry the store's generation, so that another
-store's numbers are not compared with these.
+tmux runs one command at a time, so a test and what follows it cannot be torn apart. Options of the
+pane hold the last number that was used, pasted, entered, and entered once more. A number enters a
+pane once, whoever repeats it, however late. The options' names carry the store's generation, so
+that another store's numbers are not compared with these.
+
+A paste may also be bound to the place of the cursor: when a person types or a dialog opens between
+the look at the screen and the paste, the cursor has moved, and nothing is done.
 
 Every part of these strings is a number, an id, a word of ours or an option's name; text and names
 never are.
@@ -13,6 +16,8 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+
+Cursor = tuple[int, int]
 
 _GENERATION = re.compile(r"[0-9a-f]{8}\Z")
 
@@ -47,6 +52,16 @@ class Guard:
         return f"@orch_entered_{self.generation}"
 
     @property
+    def rescued(self) -> str:
+        """The option with the last number whose Enter was sent once more."""
+        return f"@orch_rescued_{self.generation}"
+
+    @property
+    def owner(self) -> str:
+        """The option with the image of the program that got the last text."""
+        return "@orch_owner"
+
+    @property
     def expected(self) -> str:
         """The option with the command that the courier saw in the pane. It is compared as a value,
         so that a command's name never stands in a format."""
@@ -60,27 +75,39 @@ class Guard:
         """A format: this number was not used yet."""
         return f"#{{e|>|:{self.sequence},#{{{self.used}}}}}"
 
-    def may_paste(self) -> str:
+    def may_paste(self, cursor: Cursor | None = None) -> str:
         """A format: the pane lives, shows no mode, runs what was seen, and the number is fresh."""
-        return _all(self.same_incarnation(), self._ready(), self.fresh())
+        return _all(self.same_incarnation(), self._ready(), *_at(cursor), self.fresh())
 
     def may_burn(self) -> str:
         """A format: the number is fresh, in the right incarnation."""
         return _all(self.same_incarnation(), self.fresh())
 
-    def may_enter(self) -> str:
+    def may_enter(self, cursor: Cursor | None = None) -> str:
         """A format: this number's text is in, its Enter was not sent, the pane is ready."""
-        text_is_in = f"#{{==:#{{{self.pasted}}},{self.sequence}}}"
         not_entered = f"#{{e|>|:{self.sequence},#{{{self.entered}}}}}"
-        return _all(self.same_incarnation(), self._ready(), text_is_in, not_entered)
+        return _all(
+            self.same_incarnation(), self._ready(), *_at(cursor), self._has_text(), not_entered
+        )
+
+    def may_rescue(self, cursor: Cursor) -> str:
+        """A format: this number's Enter was sent, and not yet once more; the pane is ready."""
+        once = f"#{{==:#{{{self.entered}}},{self.sequence}}}"
+        not_twice = f"#{{e|>|:{self.sequence},#{{{self.rescued}}}}}"
+        return _all(
+            self.same_incarnation(), self._ready(), *_at(cursor), self._has_text(), once, not_twice
+        )
 
     def status(self) -> str:
         """A format that prints what the tests looked at."""
         return (
             f"#{{pid}}.#{{start_time}} #{{pane_dead}} #{{pane_in_mode}} s#{{{self.used}}}"
-            f" p#{{{self.pasted}}} e#{{{self.entered}}}"
+            f" p#{{{self.pasted}}} e#{{{self.entered}}} o#{{{self.owner}}}"
             f" #{{==:#{{pane_current_command}},#{{{self.expected}}}}}"
         )
+
+    def _has_text(self) -> str:
+        return f"#{{==:#{{{self.pasted}}},{self.sequence}}}"
 
     def _ready(self) -> str:
         alive = "#{==:#{pane_dead}#{pane_in_mode},00}"
@@ -98,12 +125,13 @@ class Status:
     used: int
     pasted: int
     entered: int
+    owner: str
     same_command: bool
 
     @classmethod
     def parse(cls, line: str) -> Status:
         """Raises ValueError when the line is not a status."""
-        at, dead, mode, used, pasted, entered, same = line.strip().split(" ")
+        at, dead, mode, used, pasted, entered, owner, same = line.strip().split(" ")
         return cls(
             incarnation=at,
             dead=dead == "1",
@@ -111,8 +139,15 @@ class Status:
             used=int(used[1:] or 0),
             pasted=int(pasted[1:] or 0),
             entered=int(entered[1:] or 0),
+            owner=owner[1:],
             same_command=same == "1",
         )
+
+
+def _at(cursor: Cursor | None) -> tuple[str, ...]:
+    return (
+        () if cursor is None else (f"#{{==:#{{cursor_x}}.#{{cursor_y}},{cursor[0]}.{cursor[1]}}}",)
+    )
 
 
 def _all(*tests: str) -> str:

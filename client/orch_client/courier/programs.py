@@ -1,4 +1,5 @@
 """What runs in the foreground of a pane, read from /proc: a shell, a known agent, something else.
+The names are data: screens/*.toml.
 
 A shell or an interpreter at its prompt would run whatever is typed. One that was started with a
 script or a command is a program of its own, and so is judged by --kind.
@@ -6,34 +7,22 @@ script or a command is a program of its own, and so is judged by --kind.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 from pathlib import Path, PurePosixPath
 
+from orch_client.courier import kinds
 
-def _words(text: str) -> frozenset[str]:
-    return frozenset(text.split())
-
-
-SHELLS = _words("sh ash bash dash zsh fish ksh mksh csh tcsh nu elvish xonsh pwsh rbash busybox")
-INTERPRETERS = _words(
-    "python python3 node deno bun ruby perl php lua luajit scala julia R Rscript octave ocaml tclsh"
-)
-#: Their arguments name no script of their own: a host, a user, a database, a file to load first.
-ALWAYS_PROMPT = _words(
-    "login su sudo doas ssh mosh-client telnet psql mysql mariadb sqlite3 redis-cli mongosh mongo"
-    " gdb lldb pdb ghci irb pry iex erl jshell utop sbcl clojure guile ipython ipython3 bpython"
-    " ptpython bc dc"
-)
 #: Options of shells and interpreters whose value is the next argument.
-_VALUED = _words(
-    "--rcfile --init-file -O +O -o +o -X -W --check-hash-based-pycs -r --require --import --loader"
-    " -C --conditions --experimental-loader -I -L -l"
+_VALUED = frozenset(
+    {"--rcfile", "--init-file", "-O", "+O", "-o", "+o", "-X", "-W", "--check-hash-based-pycs"}
+    | {"-r", "--require", "--import", "--loader", "-C", "--conditions", "--experimental-loader"}
+    | {"-I", "-L", "-l"}
 )
-_COMMANDS = _words("-c -m -e -p --eval --print --command")
-_AGENTS = _words("claude codex")
-_AGENT_PATHS = {"@anthropic-ai/claude-code": "claude", "@openai/codex": "codex"}
+_COMMANDS = frozenset({"-c", "-m", "-e", "-p", "--eval", "--print", "--command"})
 _OWN = "orch-client"
+_STOPPED = (["T"], ["t"])
+_STACK = 25  # in what _stat returns
 
 
 class Sort(Enum):
@@ -48,12 +37,15 @@ class Sort(Enum):
 @dataclass(frozen=True, slots=True)
 class Program:
     """The program in the foreground. `agent` is its kind when it is a known one; a `wrapper` is a
-    shell that runs a script or command."""
+    shell that runs a script or command. `image` names the process and what it executes: another
+    exec in the same process is another image; "0" when it is not known."""
 
     name: str
     sort: Sort
     agent: str = ""
     wrapper: bool = False
+    image: str = "0"
+    stopped: bool = False
 
 
 def foreground(pane_pid: int, fallback: str) -> Program:
@@ -66,7 +58,7 @@ def foreground(pane_pid: int, fallback: str) -> Program:
     members = [pid for pid in _tree(pane_pid) if _group(pid) == group]
     if group and group not in members:
         members.insert(0, group)
-    programs = [classify(line) for pid in members if (line := _cmdline(pid))]
+    programs = [_program(pid, line) for pid in members if (line := _cmdline(pid))]
     for program in programs:
         if program.sort is Sort.AGENT:
             return program
@@ -74,6 +66,13 @@ def foreground(pane_pid: int, fallback: str) -> Program:
         if not program.wrapper:
             return program
     return programs[0] if programs else classify([fallback])
+
+
+def _program(pid: int, cmdline: list[str]) -> Program:
+    fields = _stat(pid)
+    # The start of the stack is new with each exec (proc(5): startstack); 0 when it is not ours.
+    stack = fields[_STACK] if len(fields) > _STACK else "0"
+    return replace(classify(cmdline), image=f"{pid}.{stack}", stopped=fields[:1] in _STOPPED)
 
 
 def is_prompt(pid: int) -> bool:
@@ -85,28 +84,29 @@ def is_prompt(pid: int) -> bool:
 def classify(cmdline: list[str]) -> Program:
     """Judges one command line."""
     name = PurePosixPath(cmdline[0]).name.lstrip("-") if cmdline and cmdline[0] else ""
-    family = name if name in INTERPRETERS | ALWAYS_PROMPT else name.rstrip("0123456789.")
-    if name in _AGENTS:
-        return Program(name, Sort.AGENT, name)
-    if family in ALWAYS_PROMPT:
+    words = kinds.load()["shell"].words
+    prompts, shells = words["prompts"], words["shells"]
+    family = name if name in words["interpreters"] | prompts else name.rstrip("0123456789.")
+    agent = kinds.agent_named(name, cmdline[0] if cmdline else "")
+    if agent is not None:
+        return Program(name, Sort.AGENT, agent.name)
+    if family in prompts:
         return Program(name, Sort.PROMPT)
-    if family not in SHELLS | INTERPRETERS:
+    if family not in shells | words["interpreters"]:
         is_own = name == _OWN and "heartbeat" in cmdline
         return Program(name, Sort.CLIENT if is_own else Sort.OTHER)
-    script, prompts = _script(cmdline[1:], family in SHELLS)
-    if prompts or not script:
+    script, asks = _script(cmdline[1:], family in shells)
+    if asks or not script:
         return Program(name, Sort.PROMPT)
-    return _of_script(script, cmdline, family in SHELLS)
+    return _of_script(script, cmdline, family in shells)
 
 
 def _of_script(script: str, cmdline: list[str], by_shell: bool) -> Program:
     """A shell or interpreter that runs a script or a command."""
     name = PurePosixPath(script).name or script
-    agent = name if name in _AGENTS else ""
-    for part, kind in _AGENT_PATHS.items():
-        agent = kind if part in script else agent
-    if agent:
-        return Program(name, Sort.AGENT, agent)
+    agent = kinds.agent_named(name, script)
+    if agent is not None:
+        return Program(name, Sort.AGENT, agent.name)
     if name == _OWN and "heartbeat" in cmdline:
         return Program(_OWN, Sort.CLIENT)
     return Program(name, Sort.OTHER, wrapper=by_shell)

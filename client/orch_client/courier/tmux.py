@@ -1,7 +1,8 @@
-"""Speaks to tmux: one subprocess for each call, an argument list, a deadline, no shell.
+"""Speaks to tmux: the port, and the transport that runs one subprocess for each call.
 
-Every pane is named by its server's socket and its id; names never serve as targets, and text never
-stands in an argument that tmux expands.
+The other transport, for many panes, is control.py. Neither knows a shell. Every pane is named by
+its server's socket and its id; names never serve as targets, and text never stands in an argument
+that tmux expands.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import os
 import re
 import subprocess
 from dataclasses import dataclass
+from typing import Protocol
 
 DEADLINE = 5.0
 _PANE_ID = re.compile(r"%[0-9]{1,9}\Z")
@@ -54,22 +56,40 @@ def is_pane_id(text: str) -> bool:
     return bool(_PANE_ID.match(text))
 
 
-async def run(
-    socket: str, *args: str, stdin: bytes | None = None, deadline: float = DEADLINE
-) -> str:
-    """Runs one tmux command line and returns what it prints.
+class Tmux(Protocol):
+    """One tmux server."""
 
-    Raises PaneGone when the pane or the server is not there, TmuxSilent when tmux cannot be run,
-    was killed or after the deadline, TmuxDied when the server ended meanwhile, TmuxFailed for any
-    other error.
-    """
-    command = ["tmux", "-u", "-S", socket, *args]
-    done = await asyncio.to_thread(_run, command, stdin, deadline)
-    if done.returncode < 0:
-        raise TmuxSilent("the tmux client was killed")
-    if done.returncode:
-        raise _error(done.stderr.decode("utf-8", "replace").strip())
-    return done.stdout.decode("utf-8", "replace")
+    async def run(self, *args: str, stdin: bytes | None = None, deadline: float = DEADLINE) -> str:
+        """Runs one tmux command line and returns what it prints; an argument ";" parts commands.
+
+        `stdin` is the text for a line that starts with "load-buffer -b NAME -"; `deadline` is in
+        seconds. Raises PaneGone when the pane or the server is not there, TmuxSilent when tmux
+        cannot be run, its client was killed, or after the deadline, TmuxDied when the server ended
+        meanwhile, TmuxFailed for any other error.
+        """
+
+    async def close(self) -> None:
+        """Leaves nothing behind. No call may follow."""
+
+
+class Subprocess:
+    """A subprocess for each call: for a program that serves one pane."""
+
+    def __init__(self, socket: str) -> None:
+        self._socket = socket
+
+    async def run(self, *args: str, stdin: bytes | None = None, deadline: float = DEADLINE) -> str:
+        """As in Tmux."""
+        command = ["tmux", "-u", "-S", self._socket, *args]
+        done = await asyncio.to_thread(_run, command, stdin, deadline)
+        if done.returncode < 0:
+            raise TmuxSilent("the tmux client was killed")
+        if done.returncode:
+            raise error(done.stderr.decode("utf-8", "replace").strip())
+        return done.stdout.decode("utf-8", "replace")
+
+    async def close(self) -> None:
+        """There is nothing to close."""
 
 
 def _run(
@@ -102,10 +122,10 @@ def environment() -> dict[str, str]:
     return {**kept, "LC_ALL": "C.UTF-8"}
 
 
-async def pane_facts(socket: str, pane: str) -> PaneFacts:
+async def pane_facts(tmux: Tmux, pane: str) -> PaneFacts:
     """Asks for one pane. Raises PaneGone when it is not there."""
     try:
-        out = await run(socket, "display-message", "-p", "-t", pane, _FACTS)
+        out = await tmux.run("display-message", "-p", "-t", pane, _FACTS)
     except TmuxDied as exc:  # a mere question: nothing else was under way
         raise PaneGone(str(exc)) from exc
     fields = out.rstrip("\n").split(" ", 6)
@@ -122,12 +142,15 @@ async def pane_facts(socket: str, pane: str) -> PaneFacts:
     )
 
 
-def _error(text: str) -> Exception:
+def error(text: str) -> Exception:
+    """The exception for what tmux said."""
     if not text:
         return TmuxSilent("tmux ended without an answer")
     lowered = text.lower()
     if "server exited" in lowered or "lost server" in lowered:
         return TmuxDied(text)
+    if "error connecting" in lowered and "no such file" not in lowered:
+        return TmuxSilent(text)  # it may well be there, such as when too many wait for it
     missing = ("can't find pane", "no such pane", "no server running", "error connecting")
     if any(mark in lowered for mark in missing):
         return PaneGone(text)

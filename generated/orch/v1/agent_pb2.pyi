@@ -160,6 +160,8 @@ class Agent(_message.Message):
     CLIENT_VERSION_FIELD_NUMBER: _builtins.int
     WAITING_FOR_FIELD_NUMBER: _builtins.int
     FOREGROUND_PROGRAM_FIELD_NUMBER: _builtins.int
+    DO_NOT_DISTURB_FIELD_NUMBER: _builtins.int
+    SERVED_BY_COURIER_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """Opaque id, stable over restarts of client, pane and server."""
     session: _builtins.str
@@ -167,7 +169,7 @@ class Agent(_message.Message):
     role: _builtins.str
     """The role, unique in its session."""
     kind: _builtins.str
-    """What runs in the pane: "claude", "codex", "generic", "shell"; empty when not known."""
+    """What runs in the pane, such as "claude", "codex", "generic" or "shell"; empty when not known."""
     liveness: Global___Liveness.ValueType
     """Whether its client is heard."""
     epoch: _builtins.int
@@ -176,6 +178,10 @@ class Agent(_message.Message):
     """The version of the client that connected last."""
     foreground_program: _builtins.str
     """The program in the foreground of the pane, as the client last saw it; empty when not known."""
+    do_not_disturb: _builtins.bool
+    """Whether deliveries for it are held back."""
+    served_by_courier: _builtins.bool
+    """Whether the client that is heard serves this pane among others ("heartbeat --all")."""
     @_builtins.property
     def pane(self) -> Global___Pane:
         """The pane it lives in; absent before it had one."""
@@ -207,10 +213,12 @@ class Agent(_message.Message):
         client_version: _builtins.str = ...,
         waiting_for: Global___WaitingFor | None = ...,
         foreground_program: _builtins.str = ...,
+        do_not_disturb: _builtins.bool = ...,
+        served_by_courier: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["last_check_in_time", b"last_check_in_time", "liveness_change_time", b"liveness_change_time", "pane", b"pane", "waiting_for", b"waiting_for"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["client_version", b"client_version", "epoch", b"epoch", "foreground_program", b"foreground_program", "id", b"id", "kind", b"kind", "last_check_in_time", b"last_check_in_time", "liveness", b"liveness", "liveness_change_time", b"liveness_change_time", "pane", b"pane", "role", b"role", "session", b"session", "waiting_for", b"waiting_for"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["client_version", b"client_version", "do_not_disturb", b"do_not_disturb", "epoch", b"epoch", "foreground_program", b"foreground_program", "id", b"id", "kind", b"kind", "last_check_in_time", b"last_check_in_time", "liveness", b"liveness", "liveness_change_time", b"liveness_change_time", "pane", b"pane", "role", b"role", "served_by_courier", b"served_by_courier", "session", b"session", "waiting_for", b"waiting_for"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -22,19 +22,33 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
+from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x16orch/v1/delivery.proto\x12\x07orch.v1\"\x8b\x01\n\rDeliveryOffer\x12\x13\n\x0b\x64\x65livery_id\x18\x01 \x01(\t\x12\x10\n\x08sequence\x18\x02 \x01(\x03\x12\x12\n\ngeneration\x18\x03 \x01(\t\x12\r\n\x05grant\x18\x04 \x01(\x03\x12\x0c\n\x04text\x18\x05 \x01(\t\x12\x0c\n\x04kind\x18\x06 \x01(\t\x12\x14\n\x0ctried_before\x18\x07 \x01(\x08\"}\n\x0e\x44\x65liveryReport\x12\x13\n\x0b\x64\x65livery_id\x18\x01 \x01(\t\x12\x10\n\x08sequence\x18\x02 \x01(\x03\x12\r\n\x05grant\x18\x03 \x01(\x03\x12%\n\x05state\x18\x04 \x01(\x0e\x32\x16.orch.v1.DeliveryState\x12\x0e\n\x06\x64\x65tail\x18\x05 \x01(\t*\xd3\x02\n\rDeliveryState\x12\x1e\n\x1a\x44\x45LIVERY_STATE_UNSPECIFIED\x10\x00\x12\x1a\n\x16\x44\x45LIVERY_STATE_PENDING\x10\x01\x12\x1a\n\x16\x44\x45LIVERY_STATE_OFFERED\x10\x02\x12\x19\n\x15\x44\x45LIVERY_STATE_PASTED\x10\x03\x12\x1c\n\x18\x44\x45LIVERY_STATE_CONFIRMED\x10\x04\x12\"\n\x1e\x44\x45LIVERY_STATE_QUEUED_BY_AGENT\x10\x05\x12\x1e\n\x1a\x44\x45LIVERY_STATE_UNCONFIRMED\x10\x06\x12\x1a\n\x16\x44\x45LIVERY_STATE_REFUSED\x10\x07\x12\x1a\n\x16\x44\x45LIVERY_STATE_EXPIRED\x10\x08\x12\x1c\n\x18\x44\x45LIVERY_STATE_CANCELLED\x10\t\x12\x17\n\x13\x44\x45LIVERY_STATE_DEAD\x10\nb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x16orch/v1/delivery.proto\x12\x07orch.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xe3\x01\n\rDeliveryOffer\x12\x13\n\x0b\x64\x65livery_id\x18\x01 \x01(\t\x12\x10\n\x08sequence\x18\x02 \x01(\x03\x12\x12\n\ngeneration\x18\x03 \x01(\t\x12\r\n\x05grant\x18\x04 \x01(\x03\x12\x0c\n\x04text\x18\x05 \x01(\t\x12\x0c\n\x04kind\x18\x06 \x01(\t\x12\x14\n\x0ctried_before\x18\x07 \x01(\x08\x12#\n\x04mode\x18\x08 \x01(\x0e\x32\x15.orch.v1.DeliveryMode\x12\x31\n\x0ereply_patience\x18\t \x01(\x0b\x32\x19.google.protobuf.Duration\"\xa5\x01\n\x0e\x44\x65liveryReport\x12\x13\n\x0b\x64\x65livery_id\x18\x01 \x01(\t\x12\x10\n\x08sequence\x18\x02 \x01(\x03\x12\r\n\x05grant\x18\x03 \x01(\x03\x12%\n\x05state\x18\x04 \x01(\x0e\x32\x16.orch.v1.DeliveryState\x12\x0e\n\x06\x64\x65tail\x18\x05 \x01(\t\x12&\n\x06reason\x18\x06 \x01(\x0e\x32\x16.orch.v1.RefusalReason\"e\n\rDeliveryReply\x12\x13\n\x0b\x64\x65livery_id\x18\x01 \x01(\t\x12\x10\n\x08sequence\x18\x02 \x01(\x03\x12\r\n\x05grant\x18\x03 \x01(\x03\x12\x0c\n\x04text\x18\x04 \x01(\t\x12\x10\n\x08\x63omplete\x18\x05 \x01(\x08\"e\n\x0c\x44\x65liveryStep\x12(\n\x04time\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0c\n\x04step\x18\x02 \x01(\t\x12\x0e\n\x06\x64\x65tail\x18\x03 \x01(\t\x12\r\n\x05\x61\x63tor\x18\x04 \x01(\t\"\x88\x05\n\x08\x44\x65livery\x12\n\n\x02id\x18\x01 \x01(\t\x12\x10\n\x08\x61gent_id\x18\x02 \x01(\t\x12\x0f\n\x07session\x18\x03 \x01(\t\x12\x0c\n\x04role\x18\x04 \x01(\t\x12\x0e\n\x06origin\x18\x05 \x01(\t\x12\x0e\n\x06sender\x18\x06 \x01(\t\x12\x0e\n\x06header\x18\x07 \x01(\t\x12\x0c\n\x04text\x18\x08 \x01(\t\x12#\n\x04mode\x18\t \x01(\x0e\x32\x15.orch.v1.DeliveryMode\x12+\n\x08priority\x18\n \x01(\x0e\x32\x19.orch.v1.DeliveryPriority\x12%\n\x05state\x18\x0b \x01(\x0e\x32\x16.orch.v1.DeliveryState\x12\x0e\n\x06\x64\x65tail\x18\x0c \x01(\t\x12&\n\x06reason\x18\r \x01(\x0e\x32\x16.orch.v1.RefusalReason\x12\x10\n\x08\x61ttempts\x18\x0e \x01(\x05\x12/\n\x0b\x63reate_time\x18\x0f \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0bupdate_time\x18\x10 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\nnot_before\x18\x11 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0b\x65xpire_time\x18\x12 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\r\n\x05reply\x18\x13 \x01(\t\x12.\n\nreply_time\x18\x14 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x16\n\x0ereply_complete\x18\x15 \x01(\x08\x12$\n\x05steps\x18\x16 \x03(\x0b\x32\x15.orch.v1.DeliveryStep*\xd3\x02\n\rDeliveryState\x12\x1e\n\x1a\x44\x45LIVERY_STATE_UNSPECIFIED\x10\x00\x12\x1a\n\x16\x44\x45LIVERY_STATE_PENDING\x10\x01\x12\x1a\n\x16\x44\x45LIVERY_STATE_OFFERED\x10\x02\x12\x19\n\x15\x44\x45LIVERY_STATE_PASTED\x10\x03\x12\x1c\n\x18\x44\x45LIVERY_STATE_CONFIRMED\x10\x04\x12\"\n\x1e\x44\x45LIVERY_STATE_QUEUED_BY_AGENT\x10\x05\x12\x1e\n\x1a\x44\x45LIVERY_STATE_UNCONFIRMED\x10\x06\x12\x1a\n\x16\x44\x45LIVERY_STATE_REFUSED\x10\x07\x12\x1a\n\x16\x44\x45LIVERY_STATE_EXPIRED\x10\x08\x12\x1c\n\x18\x44\x45LIVERY_STATE_CANCELLED\x10\t\x12\x17\n\x13\x44\x45LIVERY_STATE_DEAD\x10\n*\xad\x03\n\rRefusalReason\x12\x1e\n\x1aREFUSAL_REASON_UNSPECIFIED\x10\x00\x12\x1d\n\x19REFUSAL_REASON_AGENT_BUSY\x10\x01\x12\x1e\n\x1aREFUSAL_REASON_DIALOG_OPEN\x10\x02\x12$\n REFUSAL_REASON_DRAFT_IN_COMPOSER\x10\x03\x12\x1c\n\x18REFUSAL_REASON_COPY_MODE\x10\x04\x12\x1c\n\x18REFUSAL_REASON_NOT_READY\x10\x05\x12\x1a\n\x16REFUSAL_REASON_STOPPED\x10\x06\x12\x1f\n\x1bREFUSAL_REASON_AGENT_EXITED\x10\x07\x12\x1c\n\x18REFUSAL_REASON_PANE_GONE\x10\x08\x12!\n\x1dREFUSAL_REASON_NOT_REGISTERED\x10\t\x12\x1e\n\x1aREFUSAL_REASON_NUMBER_USED\x10\n\x12\x1e\n\x1aREFUSAL_REASON_TMUX_FAILED\x10\x0b\x12\x1d\n\x19REFUSAL_REASON_UNREADABLE\x10\x0c*\x88\x01\n\x0c\x44\x65liveryMode\x12\x1d\n\x19\x44\x45LIVERY_MODE_UNSPECIFIED\x10\x00\x12\x1b\n\x17\x44\x45LIVERY_MODE_WAIT_IDLE\x10\x01\x12\x1f\n\x1b\x44\x45LIVERY_MODE_TURN_BOUNDARY\x10\x02\x12\x1b\n\x17\x44\x45LIVERY_MODE_IMMEDIATE\x10\x03*o\n\x10\x44\x65liveryPriority\x12!\n\x1d\x44\x45LIVERY_PRIORITY_UNSPECIFIED\x10\x00\x12\x1c\n\x18\x44\x45LIVERY_PRIORITY_NORMAL\x10\x01\x12\x1a\n\x16\x44\x45LIVERY_PRIORITY_HIGH\x10\x02\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'orch.v1.delivery_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_DELIVERYSTATE']._serialized_start=305
-  _globals['_DELIVERYSTATE']._serialized_end=644
-  _globals['_DELIVERYOFFER']._serialized_start=36
-  _globals['_DELIVERYOFFER']._serialized_end=175
-  _globals['_DELIVERYREPORT']._serialized_start=177
-  _globals['_DELIVERYREPORT']._serialized_end=302
+  _globals['_DELIVERYSTATE']._serialized_start=1356
+  _globals['_DELIVERYSTATE']._serialized_end=1695
+  _globals['_REFUSALREASON']._serialized_start=1698
+  _globals['_REFUSALREASON']._serialized_end=2127
+  _globals['_DELIVERYMODE']._serialized_start=2130
+  _globals['_DELIVERYMODE']._serialized_end=2266
+  _globals['_DELIVERYPRIORITY']._serialized_start=2268
+  _globals['_DELIVERYPRIORITY']._serialized_end=2379
+  _globals['_DELIVERYOFFER']._serialized_start=101
+  _globals['_DELIVERYOFFER']._serialized_end=328
+  _globals['_DELIVERYREPORT']._serialized_start=331
+  _globals['_DELIVERYREPORT']._serialized_end=496
+  _globals['_DELIVERYREPLY']._serialized_start=498
+  _globals['_DELIVERYREPLY']._serialized_end=599
+  _globals['_DELIVERYSTEP']._serialized_start=601
+  _globals['_DELIVERYSTEP']._serialized_end=702
+  _globals['_DELIVERY']._serialized_start=705
+  _globals['_DELIVERY']._serialized_end=1353
 # @@protoc_insertion_point(module_scope)

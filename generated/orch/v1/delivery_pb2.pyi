@@ -3,8 +3,12 @@
 isort:skip_file
 One piece of text on its way into one pane, whatever its origin."""
 
+from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
+from google.protobuf import duration_pb2 as _duration_pb2
 from google.protobuf import message as _message
+from google.protobuf import timestamp_pb2 as _timestamp_pb2
+from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 import builtins as _builtins
 import sys
@@ -73,6 +77,122 @@ DELIVERY_STATE_DEAD: DeliveryState.ValueType  # 10
 """It was refused too often."""
 Global___DeliveryState: _TypeAlias = DeliveryState  # noqa: Y015
 
+class _RefusalReason:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _RefusalReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_RefusalReason.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    REFUSAL_REASON_UNSPECIFIED: _RefusalReason.ValueType  # 0
+    """Not set."""
+    REFUSAL_REASON_AGENT_BUSY: _RefusalReason.ValueType  # 1
+    """Not now: the agent works."""
+    REFUSAL_REASON_DIALOG_OPEN: _RefusalReason.ValueType  # 2
+    """Not now: the agent's screen shows a question, which the text would answer."""
+    REFUSAL_REASON_DRAFT_IN_COMPOSER: _RefusalReason.ValueType  # 3
+    """Not now: a person's half-typed text stands in the composer."""
+    REFUSAL_REASON_COPY_MODE: _RefusalReason.ValueType  # 4
+    """Not now: the pane is in copy mode."""
+    REFUSAL_REASON_NOT_READY: _RefusalReason.ValueType  # 5
+    """Not now: the agent's screen shows no composer that could take text, as while it starts."""
+    REFUSAL_REASON_STOPPED: _RefusalReason.ValueType  # 6
+    """Not now: the program in the pane is stopped."""
+    REFUSAL_REASON_AGENT_EXITED: _RefusalReason.ValueType  # 7
+    """The agent has left its pane to a shell."""
+    REFUSAL_REASON_PANE_GONE: _RefusalReason.ValueType  # 8
+    """The pane, or its program, has ended."""
+    REFUSAL_REASON_NOT_REGISTERED: _RefusalReason.ValueType  # 9
+    """The program is no known agent, and the pane was registered without a kind."""
+    REFUSAL_REASON_NUMBER_USED: _RefusalReason.ValueType  # 10
+    """The number of the offer had been used."""
+    REFUSAL_REASON_TMUX_FAILED: _RefusalReason.ValueType  # 11
+    """tmux answered with an error."""
+    REFUSAL_REASON_UNREADABLE: _RefusalReason.ValueType  # 12
+    """The program would not read the text whole, such as a line that is too long for its terminal."""
+
+class RefusalReason(_RefusalReason, metaclass=_RefusalReasonEnumTypeWrapper):
+    """Why a courier did not deliver. Nothing entered the pane."""
+
+REFUSAL_REASON_UNSPECIFIED: RefusalReason.ValueType  # 0
+"""Not set."""
+REFUSAL_REASON_AGENT_BUSY: RefusalReason.ValueType  # 1
+"""Not now: the agent works."""
+REFUSAL_REASON_DIALOG_OPEN: RefusalReason.ValueType  # 2
+"""Not now: the agent's screen shows a question, which the text would answer."""
+REFUSAL_REASON_DRAFT_IN_COMPOSER: RefusalReason.ValueType  # 3
+"""Not now: a person's half-typed text stands in the composer."""
+REFUSAL_REASON_COPY_MODE: RefusalReason.ValueType  # 4
+"""Not now: the pane is in copy mode."""
+REFUSAL_REASON_NOT_READY: RefusalReason.ValueType  # 5
+"""Not now: the agent's screen shows no composer that could take text, as while it starts."""
+REFUSAL_REASON_STOPPED: RefusalReason.ValueType  # 6
+"""Not now: the program in the pane is stopped."""
+REFUSAL_REASON_AGENT_EXITED: RefusalReason.ValueType  # 7
+"""The agent has left its pane to a shell."""
+REFUSAL_REASON_PANE_GONE: RefusalReason.ValueType  # 8
+"""The pane, or its program, has ended."""
+REFUSAL_REASON_NOT_REGISTERED: RefusalReason.ValueType  # 9
+"""The program is no known agent, and the pane was registered without a kind."""
+REFUSAL_REASON_NUMBER_USED: RefusalReason.ValueType  # 10
+"""The number of the offer had been used."""
+REFUSAL_REASON_TMUX_FAILED: RefusalReason.ValueType  # 11
+"""tmux answered with an error."""
+REFUSAL_REASON_UNREADABLE: RefusalReason.ValueType  # 12
+"""The program would not read the text whole, such as a line that is too long for its terminal."""
+Global___RefusalReason: _TypeAlias = RefusalReason  # noqa: Y015
+
+class _DeliveryMode:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _DeliveryModeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_DeliveryMode.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    DELIVERY_MODE_UNSPECIFIED: _DeliveryMode.ValueType  # 0
+    """Not set: WAIT_IDLE."""
+    DELIVERY_MODE_WAIT_IDLE: _DeliveryMode.ValueType  # 1
+    """When the agent is idle. An agent that stays busy for long gets it into its own queue."""
+    DELIVERY_MODE_TURN_BOUNDARY: _DeliveryMode.ValueType  # 2
+    """At the end of the agent's turn, taken by its own hook; typed when the agent is idle."""
+    DELIVERY_MODE_IMMEDIATE: _DeliveryMode.ValueType  # 3
+    """At once, also into a busy agent; never into a question or a person's draft."""
+
+class DeliveryMode(_DeliveryMode, metaclass=_DeliveryModeEnumTypeWrapper):
+    """When a text may enter its pane."""
+
+DELIVERY_MODE_UNSPECIFIED: DeliveryMode.ValueType  # 0
+"""Not set: WAIT_IDLE."""
+DELIVERY_MODE_WAIT_IDLE: DeliveryMode.ValueType  # 1
+"""When the agent is idle. An agent that stays busy for long gets it into its own queue."""
+DELIVERY_MODE_TURN_BOUNDARY: DeliveryMode.ValueType  # 2
+"""At the end of the agent's turn, taken by its own hook; typed when the agent is idle."""
+DELIVERY_MODE_IMMEDIATE: DeliveryMode.ValueType  # 3
+"""At once, also into a busy agent; never into a question or a person's draft."""
+Global___DeliveryMode: _TypeAlias = DeliveryMode  # noqa: Y015
+
+class _DeliveryPriority:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _DeliveryPriorityEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_DeliveryPriority.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    DELIVERY_PRIORITY_UNSPECIFIED: _DeliveryPriority.ValueType  # 0
+    """Not set: NORMAL."""
+    DELIVERY_PRIORITY_NORMAL: _DeliveryPriority.ValueType  # 1
+    """In order of arrival."""
+    DELIVERY_PRIORITY_HIGH: _DeliveryPriority.ValueType  # 2
+    """Before all that is normal."""
+
+class DeliveryPriority(_DeliveryPriority, metaclass=_DeliveryPriorityEnumTypeWrapper):
+    """Which delivery goes first."""
+
+DELIVERY_PRIORITY_UNSPECIFIED: DeliveryPriority.ValueType  # 0
+"""Not set: NORMAL."""
+DELIVERY_PRIORITY_NORMAL: DeliveryPriority.ValueType  # 1
+"""In order of arrival."""
+DELIVERY_PRIORITY_HIGH: DeliveryPriority.ValueType  # 2
+"""Before all that is normal."""
+Global___DeliveryPriority: _TypeAlias = DeliveryPriority  # noqa: Y015
+
 @_typing.final
 class DeliveryOffer(_message.Message):
     """A delivery handed to the courier of a pane."""
@@ -86,6 +206,8 @@ class DeliveryOffer(_message.Message):
     TEXT_FIELD_NUMBER: _builtins.int
     KIND_FIELD_NUMBER: _builtins.int
     TRIED_BEFORE_FIELD_NUMBER: _builtins.int
+    MODE_FIELD_NUMBER: _builtins.int
+    REPLY_PATIENCE_FIELD_NUMBER: _builtins.int
     delivery_id: _builtins.str
     """The delivery's id."""
     sequence: _builtins.int
@@ -104,6 +226,12 @@ class DeliveryOffer(_message.Message):
     """Whether another attempt with this number may have come before. When the pane is gone then,
     nobody knows whether the text was in it.
     """
+    mode: Global___DeliveryMode.ValueType
+    """When the text may enter; TURN_BOUNDARY means the same as WAIT_IDLE to a courier."""
+    @_builtins.property
+    def reply_patience(self) -> _duration_pb2.Duration:
+        """How long to watch for what the agent's screen says next; absent when nobody asks."""
+
     def __init__(
         self,
         *,
@@ -114,10 +242,12 @@ class DeliveryOffer(_message.Message):
         text: _builtins.str = ...,
         kind: _builtins.str = ...,
         tried_before: _builtins.bool = ...,
+        mode: Global___DeliveryMode.ValueType = ...,
+        reply_patience: _duration_pb2.Duration | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["reply_patience", b"reply_patience"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["delivery_id", b"delivery_id", "generation", b"generation", "grant", b"grant", "kind", b"kind", "sequence", b"sequence", "text", b"text", "tried_before", b"tried_before"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["delivery_id", b"delivery_id", "generation", b"generation", "grant", b"grant", "kind", b"kind", "mode", b"mode", "reply_patience", b"reply_patience", "sequence", b"sequence", "text", b"text", "tried_before", b"tried_before"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -134,6 +264,7 @@ class DeliveryReport(_message.Message):
     GRANT_FIELD_NUMBER: _builtins.int
     STATE_FIELD_NUMBER: _builtins.int
     DETAIL_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
     delivery_id: _builtins.str
     """The delivery's id."""
     sequence: _builtins.int
@@ -144,6 +275,8 @@ class DeliveryReport(_message.Message):
     """PASTED, CONFIRMED, QUEUED_BY_AGENT, UNCONFIRMED or REFUSED."""
     detail: _builtins.str
     """One sentence: what was seen."""
+    reason: Global___RefusalReason.ValueType
+    """Why it was refused; only with REFUSED."""
     def __init__(
         self,
         *,
@@ -152,11 +285,204 @@ class DeliveryReport(_message.Message):
         grant: _builtins.int = ...,
         state: Global___DeliveryState.ValueType = ...,
         detail: _builtins.str = ...,
+        reason: Global___RefusalReason.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["delivery_id", b"delivery_id", "detail", b"detail", "grant", b"grant", "sequence", b"sequence", "state", b"state"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["delivery_id", b"delivery_id", "detail", b"detail", "grant", b"grant", "reason", b"reason", "sequence", b"sequence", "state", b"state"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___DeliveryReport: _TypeAlias = DeliveryReport  # noqa: Y015
+
+@_typing.final
+class DeliveryReply(_message.Message):
+    """What the agent's screen said after a delivery."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DELIVERY_ID_FIELD_NUMBER: _builtins.int
+    SEQUENCE_FIELD_NUMBER: _builtins.int
+    GRANT_FIELD_NUMBER: _builtins.int
+    TEXT_FIELD_NUMBER: _builtins.int
+    COMPLETE_FIELD_NUMBER: _builtins.int
+    delivery_id: _builtins.str
+    """The delivery's id."""
+    sequence: _builtins.int
+    """The number of the offer."""
+    grant: _builtins.int
+    """The grant under which the courier acted."""
+    text: _builtins.str
+    """The text on the screen, at most 64 KiB of it; empty when there was none."""
+    complete: _builtins.bool
+    """Whether the agent had come to rest; false when the time ended first."""
+    def __init__(
+        self,
+        *,
+        delivery_id: _builtins.str = ...,
+        sequence: _builtins.int = ...,
+        grant: _builtins.int = ...,
+        text: _builtins.str = ...,
+        complete: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["complete", b"complete", "delivery_id", b"delivery_id", "grant", b"grant", "sequence", b"sequence", "text", b"text"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DeliveryReply: _TypeAlias = DeliveryReply  # noqa: Y015
+
+@_typing.final
+class DeliveryStep(_message.Message):
+    """One step in the story of a delivery."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TIME_FIELD_NUMBER: _builtins.int
+    STEP_FIELD_NUMBER: _builtins.int
+    DETAIL_FIELD_NUMBER: _builtins.int
+    ACTOR_FIELD_NUMBER: _builtins.int
+    step: _builtins.str
+    """What happened, such as "created", "offered", "refused", "pasted", "confirmed"."""
+    detail: _builtins.str
+    """One sentence: what was seen or why."""
+    actor: _builtins.str
+    """Who did it; empty for the server itself."""
+    @_builtins.property
+    def time(self) -> _timestamp_pb2.Timestamp:
+        """When."""
+
+    def __init__(
+        self,
+        *,
+        time: _timestamp_pb2.Timestamp | None = ...,
+        step: _builtins.str = ...,
+        detail: _builtins.str = ...,
+        actor: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["time", b"time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["actor", b"actor", "detail", b"detail", "step", b"step", "time", b"time"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DeliveryStep: _TypeAlias = DeliveryStep  # noqa: Y015
+
+@_typing.final
+class Delivery(_message.Message):
+    """One text for one agent."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ID_FIELD_NUMBER: _builtins.int
+    AGENT_ID_FIELD_NUMBER: _builtins.int
+    SESSION_FIELD_NUMBER: _builtins.int
+    ROLE_FIELD_NUMBER: _builtins.int
+    ORIGIN_FIELD_NUMBER: _builtins.int
+    SENDER_FIELD_NUMBER: _builtins.int
+    HEADER_FIELD_NUMBER: _builtins.int
+    TEXT_FIELD_NUMBER: _builtins.int
+    MODE_FIELD_NUMBER: _builtins.int
+    PRIORITY_FIELD_NUMBER: _builtins.int
+    STATE_FIELD_NUMBER: _builtins.int
+    DETAIL_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    ATTEMPTS_FIELD_NUMBER: _builtins.int
+    CREATE_TIME_FIELD_NUMBER: _builtins.int
+    UPDATE_TIME_FIELD_NUMBER: _builtins.int
+    NOT_BEFORE_FIELD_NUMBER: _builtins.int
+    EXPIRE_TIME_FIELD_NUMBER: _builtins.int
+    REPLY_FIELD_NUMBER: _builtins.int
+    REPLY_TIME_FIELD_NUMBER: _builtins.int
+    REPLY_COMPLETE_FIELD_NUMBER: _builtins.int
+    STEPS_FIELD_NUMBER: _builtins.int
+    id: _builtins.str
+    """Opaque id."""
+    agent_id: _builtins.str
+    """The agent's id."""
+    session: _builtins.str
+    """The agent's session."""
+    role: _builtins.str
+    """The agent's role."""
+    origin: _builtins.str
+    """What brought it about: "message:ID", "task:ID", "authorization:ID"."""
+    sender: _builtins.str
+    """Who sent it: "session:role", or "operator"."""
+    header: _builtins.str
+    """The line above the text that names sender and id; empty when sent plain."""
+    text: _builtins.str
+    """The text, without the header."""
+    mode: Global___DeliveryMode.ValueType
+    """When it may enter."""
+    priority: Global___DeliveryPriority.ValueType
+    """Which goes first."""
+    state: Global___DeliveryState.ValueType
+    """How far it has come."""
+    detail: _builtins.str
+    """One sentence: what was seen last."""
+    reason: Global___RefusalReason.ValueType
+    """Why it was refused last; unspecified when it was not."""
+    attempts: _builtins.int
+    """How often it was offered to a courier."""
+    reply: _builtins.str
+    """What the agent's screen said next; empty when nobody asked or nothing came."""
+    reply_complete: _builtins.bool
+    """Whether the agent had come to rest when the reply was taken."""
+    @_builtins.property
+    def create_time(self) -> _timestamp_pb2.Timestamp:
+        """When it was accepted."""
+
+    @_builtins.property
+    def update_time(self) -> _timestamp_pb2.Timestamp:
+        """When it last changed."""
+
+    @_builtins.property
+    def not_before(self) -> _timestamp_pb2.Timestamp:
+        """Not before this time."""
+
+    @_builtins.property
+    def expire_time(self) -> _timestamp_pb2.Timestamp:
+        """When its time to live ends."""
+
+    @_builtins.property
+    def reply_time(self) -> _timestamp_pb2.Timestamp:
+        """When the watching for a reply ended; absent when nobody asked or it has not ended."""
+
+    @_builtins.property
+    def steps(self) -> _containers.RepeatedCompositeFieldContainer[Global___DeliveryStep]:
+        """Its story; only from GetDelivery."""
+
+    def __init__(
+        self,
+        *,
+        id: _builtins.str = ...,
+        agent_id: _builtins.str = ...,
+        session: _builtins.str = ...,
+        role: _builtins.str = ...,
+        origin: _builtins.str = ...,
+        sender: _builtins.str = ...,
+        header: _builtins.str = ...,
+        text: _builtins.str = ...,
+        mode: Global___DeliveryMode.ValueType = ...,
+        priority: Global___DeliveryPriority.ValueType = ...,
+        state: Global___DeliveryState.ValueType = ...,
+        detail: _builtins.str = ...,
+        reason: Global___RefusalReason.ValueType = ...,
+        attempts: _builtins.int = ...,
+        create_time: _timestamp_pb2.Timestamp | None = ...,
+        update_time: _timestamp_pb2.Timestamp | None = ...,
+        not_before: _timestamp_pb2.Timestamp | None = ...,
+        expire_time: _timestamp_pb2.Timestamp | None = ...,
+        reply: _builtins.str = ...,
+        reply_time: _timestamp_pb2.Timestamp | None = ...,
+        reply_complete: _builtins.bool = ...,
+        steps: _abc.Iterable[Global___DeliveryStep] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "expire_time", b"expire_time", "not_before", b"not_before", "reply_time", b"reply_time", "update_time", b"update_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent_id", b"agent_id", "attempts", b"attempts", "create_time", b"create_time", "detail", b"detail", "expire_time", b"expire_time", "header", b"header", "id", b"id", "mode", b"mode", "not_before", b"not_before", "origin", b"origin", "priority", b"priority", "reason", b"reason", "reply", b"reply", "reply_complete", b"reply_complete", "reply_time", b"reply_time", "role", b"role", "sender", b"sender", "session", b"session", "state", b"state", "steps", b"steps", "text", b"text", "update_time", b"update_time"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Delivery: _TypeAlias = Delivery  # noqa: Y015

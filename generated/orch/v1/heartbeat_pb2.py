@@ -28,47 +28,53 @@ from orch.v1 import agent_pb2 as orch_dot_v1_dot_agent__pb2
 from orch.v1 import delivery_pb2 as orch_dot_v1_dot_delivery__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17orch/v1/heartbeat.proto\x12\x07orch.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x13orch/v1/agent.proto\x1a\x16orch/v1/delivery.proto\"\xa9\x01\n\x0e\x43onnectRequest\x12\x1f\n\x05hello\x18\x01 \x01(\x0b\x32\x0e.orch.v1.HelloH\x00\x12\x1d\n\x04\x62\x65\x61t\x18\x02 \x01(\x0b\x32\r.orch.v1.BeatH\x00\x12)\n\x06report\x18\x03 \x01(\x0b\x32\x17.orch.v1.DeliveryReportH\x00\x12#\n\x07goodbye\x18\x04 \x01(\x0b\x32\x10.orch.v1.GoodbyeH\x00\x42\x07\n\x05\x66rame\"\xa2\x01\n\x05Hello\x12\x1b\n\x04pane\x18\x01 \x01(\x0b\x32\r.orch.v1.Pane\x12\x10\n\x08pane_pid\x18\x02 \x01(\x03\x12\x0f\n\x07session\x18\x03 \x01(\t\x12\x0c\n\x04role\x18\x04 \x01(\t\x12\x0c\n\x04kind\x18\x05 \x01(\t\x12\x16\n\x0e\x63lient_version\x18\x06 \x01(\t\x12\x11\n\ttake_over\x18\x07 \x01(\x08\x12\x12\n\npassphrase\x18\x08 \x01(\t\"4\n\x04\x42\x65\x61t\x12\x10\n\x08sequence\x18\x01 \x01(\x03\x12\x1a\n\x12\x66oreground_program\x18\x02 \x01(\t\"1\n\x07Goodbye\x12&\n\x06reason\x18\x01 \x01(\x0e\x32\x16.orch.v1.GoodbyeReason\"\xfb\x01\n\x0f\x43onnectResponse\x12#\n\x07welcome\x18\x01 \x01(\x0b\x32\x10.orch.v1.WelcomeH\x00\x12\x1b\n\x03\x61\x63k\x18\x02 \x01(\x0b\x32\x0c.orch.v1.AckH\x00\x12\'\n\x05offer\x18\x03 \x01(\x0b\x32\x16.orch.v1.DeliveryOfferH\x00\x12\x1f\n\x05\x64rain\x18\x04 \x01(\x0b\x32\x0e.orch.v1.DrainH\x00\x12)\n\nsuperseded\x18\x05 \x01(\x0b\x32\x13.orch.v1.SupersededH\x00\x12(\n\nreport_ack\x18\x06 \x01(\x0b\x32\x12.orch.v1.ReportAckH\x00\x42\x07\n\x05\x66rame\"\xbd\x01\n\x07Welcome\x12\x10\n\x08\x61gent_id\x18\x01 \x01(\t\x12\x0f\n\x07session\x18\x02 \x01(\t\x12\x0c\n\x04role\x18\x03 \x01(\t\x12\r\n\x05\x65poch\x18\x04 \x01(\x03\x12\x30\n\rbeat_interval\x18\x05 \x01(\x0b\x32\x19.google.protobuf.Duration\x12(\n\x05lease\x18\x06 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x16\n\x0eserver_version\x18\x07 \x01(\t\"I\n\x03\x41\x63k\x12\x10\n\x08sequence\x18\x01 \x01(\x03\x12\x30\n\rbeat_interval\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\";\n\x05\x44rain\x12\x32\n\x0freconnect_after\x18\x01 \x01(\x0b\x32\x19.google.protobuf.Duration\"\'\n\nSuperseded\x12\r\n\x05\x65poch\x18\x01 \x01(\x03\x12\n\n\x02\x62y\x18\x02 \x01(\t\"2\n\tReportAck\x12\x13\n\x0b\x64\x65livery_id\x18\x01 \x01(\t\x12\x10\n\x08sequence\x18\x02 \x01(\x03\"K\n\x11ListAgentsRequest\x12\x0f\n\x07session\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\"M\n\x12ListAgentsResponse\x12\x1e\n\x06\x61gents\x18\x01 \x03(\x0b\x32\x0e.orch.v1.Agent\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\" \n\x0fGetAgentRequest\x12\r\n\x05\x61gent\x18\x01 \x01(\t\"1\n\x10GetAgentResponse\x12\x1d\n\x05\x61gent\x18\x01 \x01(\x0b\x32\x0e.orch.v1.Agent\"%\n\x12WatchAgentsRequest\x12\x0f\n\x07session\x18\x01 \x01(\t\"z\n\x13WatchAgentsResponse\x12\x1d\n\x05\x61gent\x18\x01 \x01(\x0b\x32\x0e.orch.v1.Agent\x12\x14\n\x0c\x65vent_number\x18\x02 \x01(\x03\x12.\n\nevent_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp*\x8d\x01\n\rGoodbyeReason\x12\x1e\n\x1aGOODBYE_REASON_UNSPECIFIED\x10\x00\x12\x1d\n\x19GOODBYE_REASON_PANE_ENDED\x10\x01\x12!\n\x1dGOODBYE_REASON_CLIENT_STOPPED\x10\x02\x12\x1a\n\x16GOODBYE_REASON_DRAINED\x10\x03\x32\xa8\x02\n\x10HeartbeatService\x12@\n\x07\x43onnect\x12\x17.orch.v1.ConnectRequest\x1a\x18.orch.v1.ConnectResponse(\x01\x30\x01\x12\x45\n\nListAgents\x12\x1a.orch.v1.ListAgentsRequest\x1a\x1b.orch.v1.ListAgentsResponse\x12?\n\x08GetAgent\x12\x18.orch.v1.GetAgentRequest\x1a\x19.orch.v1.GetAgentResponse\x12J\n\x0bWatchAgents\x12\x1b.orch.v1.WatchAgentsRequest\x1a\x1c.orch.v1.WatchAgentsResponse0\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17orch/v1/heartbeat.proto\x12\x07orch.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x13orch/v1/agent.proto\x1a\x16orch/v1/delivery.proto\"\xf7\x01\n\x0e\x43onnectRequest\x12\x1f\n\x05hello\x18\x01 \x01(\x0b\x32\x0e.orch.v1.HelloH\x00\x12\x1d\n\x04\x62\x65\x61t\x18\x02 \x01(\x0b\x32\r.orch.v1.BeatH\x00\x12)\n\x06report\x18\x03 \x01(\x0b\x32\x17.orch.v1.DeliveryReportH\x00\x12#\n\x07goodbye\x18\x04 \x01(\x0b\x32\x10.orch.v1.GoodbyeH\x00\x12#\n\x05ready\x18\x05 \x01(\x0b\x32\x12.orch.v1.PaneReadyH\x00\x12\'\n\x05reply\x18\x06 \x01(\x0b\x32\x16.orch.v1.DeliveryReplyH\x00\x42\x07\n\x05\x66rame\"\xb3\x01\n\x05Hello\x12\x1b\n\x04pane\x18\x01 \x01(\x0b\x32\r.orch.v1.Pane\x12\x10\n\x08pane_pid\x18\x02 \x01(\x03\x12\x0f\n\x07session\x18\x03 \x01(\t\x12\x0c\n\x04role\x18\x04 \x01(\t\x12\x0c\n\x04kind\x18\x05 \x01(\t\x12\x16\n\x0e\x63lient_version\x18\x06 \x01(\t\x12\x11\n\ttake_over\x18\x07 \x01(\x08\x12\x12\n\npassphrase\x18\x08 \x01(\t\x12\x0f\n\x07\x63ourier\x18\t \x01(\x08\"4\n\x04\x42\x65\x61t\x12\x10\n\x08sequence\x18\x01 \x01(\x03\x12\x1a\n\x12\x66oreground_program\x18\x02 \x01(\t\"\x0b\n\tPaneReady\"1\n\x07Goodbye\x12&\n\x06reason\x18\x01 \x01(\x0e\x32\x16.orch.v1.GoodbyeReason\"\xfb\x01\n\x0f\x43onnectResponse\x12#\n\x07welcome\x18\x01 \x01(\x0b\x32\x10.orch.v1.WelcomeH\x00\x12\x1b\n\x03\x61\x63k\x18\x02 \x01(\x0b\x32\x0c.orch.v1.AckH\x00\x12\'\n\x05offer\x18\x03 \x01(\x0b\x32\x16.orch.v1.DeliveryOfferH\x00\x12\x1f\n\x05\x64rain\x18\x04 \x01(\x0b\x32\x0e.orch.v1.DrainH\x00\x12)\n\nsuperseded\x18\x05 \x01(\x0b\x32\x13.orch.v1.SupersededH\x00\x12(\n\nreport_ack\x18\x06 \x01(\x0b\x32\x12.orch.v1.ReportAckH\x00\x42\x07\n\x05\x66rame\"\xbd\x01\n\x07Welcome\x12\x10\n\x08\x61gent_id\x18\x01 \x01(\t\x12\x0f\n\x07session\x18\x02 \x01(\t\x12\x0c\n\x04role\x18\x03 \x01(\t\x12\r\n\x05\x65poch\x18\x04 \x01(\x03\x12\x30\n\rbeat_interval\x18\x05 \x01(\x0b\x32\x19.google.protobuf.Duration\x12(\n\x05lease\x18\x06 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x16\n\x0eserver_version\x18\x07 \x01(\t\"I\n\x03\x41\x63k\x12\x10\n\x08sequence\x18\x01 \x01(\x03\x12\x30\n\rbeat_interval\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\";\n\x05\x44rain\x12\x32\n\x0freconnect_after\x18\x01 \x01(\x0b\x32\x19.google.protobuf.Duration\"\'\n\nSuperseded\x12\r\n\x05\x65poch\x18\x01 \x01(\x03\x12\n\n\x02\x62y\x18\x02 \x01(\t\"2\n\tReportAck\x12\x13\n\x0b\x64\x65livery_id\x18\x01 \x01(\t\x12\x10\n\x08sequence\x18\x02 \x01(\x03\"K\n\x11ListAgentsRequest\x12\x0f\n\x07session\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\"M\n\x12ListAgentsResponse\x12\x1e\n\x06\x61gents\x18\x01 \x03(\x0b\x32\x0e.orch.v1.Agent\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\" \n\x0fGetAgentRequest\x12\r\n\x05\x61gent\x18\x01 \x01(\t\"1\n\x10GetAgentResponse\x12\x1d\n\x05\x61gent\x18\x01 \x01(\x0b\x32\x0e.orch.v1.Agent\"%\n\x12WatchAgentsRequest\x12\x0f\n\x07session\x18\x01 \x01(\t\"z\n\x13WatchAgentsResponse\x12\x1d\n\x05\x61gent\x18\x01 \x01(\x0b\x32\x0e.orch.v1.Agent\x12\x14\n\x0c\x65vent_number\x18\x02 \x01(\x03\x12.\n\nevent_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"A\n\x16ReportHookEventRequest\x12\r\n\x05\x65vent\x18\x01 \x01(\t\x12\x18\n\x10\x61gent_session_id\x18\x02 \x01(\t\"\x19\n\x17ReportHookEventResponse*\x8d\x01\n\rGoodbyeReason\x12\x1e\n\x1aGOODBYE_REASON_UNSPECIFIED\x10\x00\x12\x1d\n\x19GOODBYE_REASON_PANE_ENDED\x10\x01\x12!\n\x1dGOODBYE_REASON_CLIENT_STOPPED\x10\x02\x12\x1a\n\x16GOODBYE_REASON_DRAINED\x10\x03\x32\xfe\x02\n\x10HeartbeatService\x12@\n\x07\x43onnect\x12\x17.orch.v1.ConnectRequest\x1a\x18.orch.v1.ConnectResponse(\x01\x30\x01\x12\x45\n\nListAgents\x12\x1a.orch.v1.ListAgentsRequest\x1a\x1b.orch.v1.ListAgentsResponse\x12?\n\x08GetAgent\x12\x18.orch.v1.GetAgentRequest\x1a\x19.orch.v1.GetAgentResponse\x12J\n\x0bWatchAgents\x12\x1b.orch.v1.WatchAgentsRequest\x1a\x1c.orch.v1.WatchAgentsResponse0\x01\x12T\n\x0fReportHookEvent\x12\x1f.orch.v1.ReportHookEventRequest\x1a .orch.v1.ReportHookEventResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'orch.v1.heartbeat_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_GOODBYEREASON']._serialized_start=1668
-  _globals['_GOODBYEREASON']._serialized_end=1809
+  _globals['_GOODBYEREASON']._serialized_start=1870
+  _globals['_GOODBYEREASON']._serialized_end=2011
   _globals['_CONNECTREQUEST']._serialized_start=147
-  _globals['_CONNECTREQUEST']._serialized_end=316
-  _globals['_HELLO']._serialized_start=319
-  _globals['_HELLO']._serialized_end=481
-  _globals['_BEAT']._serialized_start=483
-  _globals['_BEAT']._serialized_end=535
-  _globals['_GOODBYE']._serialized_start=537
-  _globals['_GOODBYE']._serialized_end=586
-  _globals['_CONNECTRESPONSE']._serialized_start=589
-  _globals['_CONNECTRESPONSE']._serialized_end=840
-  _globals['_WELCOME']._serialized_start=843
-  _globals['_WELCOME']._serialized_end=1032
-  _globals['_ACK']._serialized_start=1034
-  _globals['_ACK']._serialized_end=1107
-  _globals['_DRAIN']._serialized_start=1109
-  _globals['_DRAIN']._serialized_end=1168
-  _globals['_SUPERSEDED']._serialized_start=1170
-  _globals['_SUPERSEDED']._serialized_end=1209
-  _globals['_REPORTACK']._serialized_start=1211
-  _globals['_REPORTACK']._serialized_end=1261
-  _globals['_LISTAGENTSREQUEST']._serialized_start=1263
-  _globals['_LISTAGENTSREQUEST']._serialized_end=1338
-  _globals['_LISTAGENTSRESPONSE']._serialized_start=1340
-  _globals['_LISTAGENTSRESPONSE']._serialized_end=1417
-  _globals['_GETAGENTREQUEST']._serialized_start=1419
-  _globals['_GETAGENTREQUEST']._serialized_end=1451
-  _globals['_GETAGENTRESPONSE']._serialized_start=1453
-  _globals['_GETAGENTRESPONSE']._serialized_end=1502
-  _globals['_WATCHAGENTSREQUEST']._serialized_start=1504
-  _globals['_WATCHAGENTSREQUEST']._serialized_end=1541
-  _globals['_WATCHAGENTSRESPONSE']._serialized_start=1543
-  _globals['_WATCHAGENTSRESPONSE']._serialized_end=1665
-  _globals['_HEARTBEATSERVICE']._serialized_start=1812
-  _globals['_HEARTBEATSERVICE']._serialized_end=2108
+  _globals['_CONNECTREQUEST']._serialized_end=394
+  _globals['_HELLO']._serialized_start=397
+  _globals['_HELLO']._serialized_end=576
+  _globals['_BEAT']._serialized_start=578
+  _globals['_BEAT']._serialized_end=630
+  _globals['_PANEREADY']._serialized_start=632
+  _globals['_PANEREADY']._serialized_end=643
+  _globals['_GOODBYE']._serialized_start=645
+  _globals['_GOODBYE']._serialized_end=694
+  _globals['_CONNECTRESPONSE']._serialized_start=697
+  _globals['_CONNECTRESPONSE']._serialized_end=948
+  _globals['_WELCOME']._serialized_start=951
+  _globals['_WELCOME']._serialized_end=1140
+  _globals['_ACK']._serialized_start=1142
+  _globals['_ACK']._serialized_end=1215
+  _globals['_DRAIN']._serialized_start=1217
+  _globals['_DRAIN']._serialized_end=1276
+  _globals['_SUPERSEDED']._serialized_start=1278
+  _globals['_SUPERSEDED']._serialized_end=1317
+  _globals['_REPORTACK']._serialized_start=1319
+  _globals['_REPORTACK']._serialized_end=1369
+  _globals['_LISTAGENTSREQUEST']._serialized_start=1371
+  _globals['_LISTAGENTSREQUEST']._serialized_end=1446
+  _globals['_LISTAGENTSRESPONSE']._serialized_start=1448
+  _globals['_LISTAGENTSRESPONSE']._serialized_end=1525
+  _globals['_GETAGENTREQUEST']._serialized_start=1527
+  _globals['_GETAGENTREQUEST']._serialized_end=1559
+  _globals['_GETAGENTRESPONSE']._serialized_start=1561
+  _globals['_GETAGENTRESPONSE']._serialized_end=1610
+  _globals['_WATCHAGENTSREQUEST']._serialized_start=1612
+  _globals['_WATCHAGENTSREQUEST']._serialized_end=1649
+  _globals['_WATCHAGENTSRESPONSE']._serialized_start=1651
+  _globals['_WATCHAGENTSRESPONSE']._serialized_end=1773
+  _globals['_REPORTHOOKEVENTREQUEST']._serialized_start=1775
+  _globals['_REPORTHOOKEVENTREQUEST']._serialized_end=1840
+  _globals['_REPORTHOOKEVENTRESPONSE']._serialized_start=1842
+  _globals['_REPORTHOOKEVENTRESPONSE']._serialized_end=1867
+  _globals['_HEARTBEATSERVICE']._serialized_start=2014
+  _globals['_HEARTBEATSERVICE']._serialized_end=2396
 # @@protoc_insertion_point(module_scope)

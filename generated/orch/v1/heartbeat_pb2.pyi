@@ -61,6 +61,8 @@ class ConnectRequest(_message.Message):
     BEAT_FIELD_NUMBER: _builtins.int
     REPORT_FIELD_NUMBER: _builtins.int
     GOODBYE_FIELD_NUMBER: _builtins.int
+    READY_FIELD_NUMBER: _builtins.int
+    REPLY_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def hello(self) -> Global___Hello:
         """Who connects; the first frame, and only it."""
@@ -77,6 +79,14 @@ class ConnectRequest(_message.Message):
     def goodbye(self) -> Global___Goodbye:
         """The client leaves by its own will."""
 
+    @_builtins.property
+    def ready(self) -> Global___PaneReady:
+        """A pane that could not take text can take it now."""
+
+    @_builtins.property
+    def reply(self) -> _delivery_pb2.DeliveryReply:
+        """What the agent said after a delivery."""
+
     def __init__(
         self,
         *,
@@ -84,12 +94,14 @@ class ConnectRequest(_message.Message):
         beat: Global___Beat | None = ...,
         report: _delivery_pb2.DeliveryReport | None = ...,
         goodbye: Global___Goodbye | None = ...,
+        ready: Global___PaneReady | None = ...,
+        reply: _delivery_pb2.DeliveryReply | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["beat", b"beat", "frame", b"frame", "goodbye", b"goodbye", "hello", b"hello", "report", b"report"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["beat", b"beat", "frame", b"frame", "goodbye", b"goodbye", "hello", b"hello", "ready", b"ready", "reply", b"reply", "report", b"report"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["beat", b"beat", "frame", b"frame", "goodbye", b"goodbye", "hello", b"hello", "report", b"report"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["beat", b"beat", "frame", b"frame", "goodbye", b"goodbye", "hello", b"hello", "ready", b"ready", "reply", b"reply", "report", b"report"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_frame: _TypeAlias = _typing.Literal["hello", "beat", "report", "goodbye"]  # noqa: Y015
+    _WhichOneofReturnType_frame: _TypeAlias = _typing.Literal["hello", "beat", "report", "goodbye", "ready", "reply"]  # noqa: Y015
     _WhichOneofArgType_frame: _TypeAlias = _typing.Literal["frame", b"frame"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_frame) -> _WhichOneofReturnType_frame | None: ...
 
@@ -109,6 +121,7 @@ class Hello(_message.Message):
     CLIENT_VERSION_FIELD_NUMBER: _builtins.int
     TAKE_OVER_FIELD_NUMBER: _builtins.int
     PASSPHRASE_FIELD_NUMBER: _builtins.int
+    COURIER_FIELD_NUMBER: _builtins.int
     pane_pid: _builtins.int
     """Process id of the pane's first process."""
     session: _builtins.str
@@ -116,7 +129,9 @@ class Hello(_message.Message):
     role: _builtins.str
     """The role asked for; empty: the pane's option @orch_role, else its window's name."""
     kind: _builtins.str
-    """What runs in the pane ("claude", "codex", "generic", "shell"); empty when not known."""
+    """What runs in the pane, such as "claude", "codex", "generic" or "shell"; a word of a-z, 0-9,
+    "-" and "_" for which the client has screen rules. Empty when not known.
+    """
     client_version: _builtins.str
     """The client's version."""
     take_over: _builtins.bool
@@ -124,6 +139,10 @@ class Hello(_message.Message):
     passphrase: _builtins.str
     """The operator's passphrase; needed only to bind a role that may approve to a new pane while
     a passphrase is set.
+    """
+    courier: _builtins.bool
+    """The client serves this pane among others and is not the pane's own: it yields to that one,
+    and its pane may be called "paneN" when no role can be told.
     """
     @_builtins.property
     def pane(self) -> _agent_pb2.Pane:
@@ -140,10 +159,11 @@ class Hello(_message.Message):
         client_version: _builtins.str = ...,
         take_over: _builtins.bool = ...,
         passphrase: _builtins.str = ...,
+        courier: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["pane", b"pane"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["client_version", b"client_version", "kind", b"kind", "pane", b"pane", "pane_pid", b"pane_pid", "passphrase", b"passphrase", "role", b"role", "session", b"session", "take_over", b"take_over"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["client_version", b"client_version", "courier", b"courier", "kind", b"kind", "pane", b"pane", "pane_pid", b"pane_pid", "passphrase", b"passphrase", "role", b"role", "session", b"session", "take_over", b"take_over"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -174,6 +194,23 @@ class Beat(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Beat: _TypeAlias = Beat  # noqa: Y015
+
+@_typing.final
+class PaneReady(_message.Message):
+    """The pane can take text: what stood in the way of the last offer is over. The server offers again."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PaneReady: _TypeAlias = PaneReady  # noqa: Y015
 
 @_typing.final
 class Goodbye(_message.Message):
@@ -566,3 +603,46 @@ class WatchAgentsResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___WatchAgentsResponse: _TypeAlias = WatchAgentsResponse  # noqa: Y015
+
+@_typing.final
+class ReportHookEventRequest(_message.Message):
+    """What an agent's hook has seen."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    EVENT_FIELD_NUMBER: _builtins.int
+    AGENT_SESSION_ID_FIELD_NUMBER: _builtins.int
+    event: _builtins.str
+    """The hook's name, such as "Stop", "UserPromptSubmit" or "SessionStart"."""
+    agent_session_id: _builtins.str
+    """The agent CLI's own id of its conversation; empty when it has none."""
+    def __init__(
+        self,
+        *,
+        event: _builtins.str = ...,
+        agent_session_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent_session_id", b"agent_session_id", "event", b"event"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ReportHookEventRequest: _TypeAlias = ReportHookEventRequest  # noqa: Y015
+
+@_typing.final
+class ReportHookEventResponse(_message.Message):
+    """Nothing to say."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ReportHookEventResponse: _TypeAlias = ReportHookEventResponse  # noqa: Y015

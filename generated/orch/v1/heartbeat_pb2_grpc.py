@@ -55,6 +55,11 @@ class HeartbeatServiceStub:
                 request_serializer=orch_dot_v1_dot_heartbeat__pb2.WatchAgentsRequest.SerializeToString,
                 response_deserializer=orch_dot_v1_dot_heartbeat__pb2.WatchAgentsResponse.FromString,
                 _registered_method=True)
+        self.ReportHookEvent = channel.unary_unary(
+                '/orch.v1.HeartbeatService/ReportHookEvent',
+                request_serializer=orch_dot_v1_dot_heartbeat__pb2.ReportHookEventRequest.SerializeToString,
+                response_deserializer=orch_dot_v1_dot_heartbeat__pb2.ReportHookEventResponse.FromString,
+                _registered_method=True)
 
 
 class HeartbeatServiceServicer:
@@ -91,6 +96,13 @@ class HeartbeatServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ReportHookEvent(self, request, context):
+        """Tells what an agent's own hook has seen. Only the agent itself may.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_HeartbeatServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -113,6 +125,11 @@ def add_HeartbeatServiceServicer_to_server(servicer, server):
                     servicer.WatchAgents,
                     request_deserializer=orch_dot_v1_dot_heartbeat__pb2.WatchAgentsRequest.FromString,
                     response_serializer=orch_dot_v1_dot_heartbeat__pb2.WatchAgentsResponse.SerializeToString,
+            ),
+            'ReportHookEvent': grpc.unary_unary_rpc_method_handler(
+                    servicer.ReportHookEvent,
+                    request_deserializer=orch_dot_v1_dot_heartbeat__pb2.ReportHookEventRequest.FromString,
+                    response_serializer=orch_dot_v1_dot_heartbeat__pb2.ReportHookEventResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -224,6 +241,33 @@ class HeartbeatService:
             '/orch.v1.HeartbeatService/WatchAgents',
             orch_dot_v1_dot_heartbeat__pb2.WatchAgentsRequest.SerializeToString,
             orch_dot_v1_dot_heartbeat__pb2.WatchAgentsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ReportHookEvent(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/orch.v1.HeartbeatService/ReportHookEvent',
+            orch_dot_v1_dot_heartbeat__pb2.ReportHookEventRequest.SerializeToString,
+            orch_dot_v1_dot_heartbeat__pb2.ReportHookEventResponse.FromString,
             options,
             channel_credentials,
             insecure,

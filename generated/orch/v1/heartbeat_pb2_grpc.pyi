@@ -44,6 +44,8 @@ class HeartbeatServiceStub:
     """Returns one agent."""
     WatchAgents: _grpc.UnaryStreamMultiCallable[_heartbeat_pb2.WatchAgentsRequest, _heartbeat_pb2.WatchAgentsResponse]
     """Sends every agent once, then each one that changes."""
+    ReportHookEvent: _grpc.UnaryUnaryMultiCallable[_heartbeat_pb2.ReportHookEventRequest, _heartbeat_pb2.ReportHookEventResponse]
+    """Tells what an agent's own hook has seen. Only the agent itself may."""
 
 @_typing.type_check_only
 class HeartbeatServiceAsyncStub(HeartbeatServiceStub):
@@ -61,6 +63,8 @@ class HeartbeatServiceAsyncStub(HeartbeatServiceStub):
     """Returns one agent."""
     WatchAgents: _aio.UnaryStreamMultiCallable[_heartbeat_pb2.WatchAgentsRequest, _heartbeat_pb2.WatchAgentsResponse]  # type: ignore[assignment]
     """Sends every agent once, then each one that changes."""
+    ReportHookEvent: _aio.UnaryUnaryMultiCallable[_heartbeat_pb2.ReportHookEventRequest, _heartbeat_pb2.ReportHookEventResponse]  # type: ignore[assignment]
+    """Tells what an agent's own hook has seen. Only the agent itself may."""
 
 class HeartbeatServiceServicer(metaclass=_abc_1.ABCMeta):
     """Liveness of agents, and the road by which text reaches their panes."""
@@ -99,5 +103,13 @@ class HeartbeatServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_heartbeat_pb2.WatchAgentsResponse], _abc.AsyncIterator[_heartbeat_pb2.WatchAgentsResponse]]:
         """Sends every agent once, then each one that changes."""
+
+    @_abc_1.abstractmethod
+    def ReportHookEvent(
+        self,
+        request: _heartbeat_pb2.ReportHookEventRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_heartbeat_pb2.ReportHookEventResponse, _abc.Awaitable[_heartbeat_pb2.ReportHookEventResponse]]:
+        """Tells what an agent's own hook has seen. Only the agent itself may."""
 
 def add_HeartbeatServiceServicer_to_server(servicer: HeartbeatServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 
+from orch_server.core.errors import InvalidInput
 from orch_server.core.identity import Incarnation
+from orch_server.core.text import printable
 
 
 class Liveness(StrEnum):
@@ -24,19 +27,30 @@ class Liveness(StrEnum):
 HELD = frozenset({Liveness.ALIVE, Liveness.SUSPECT, Liveness.UNKNOWN})
 
 
-class Kind(StrEnum):
-    """What runs in an agent's pane. UNSET: the pane's own processes tell, each time."""
+#: What runs in an agent's pane: a word for which couriers may have screen rules, such as "claude".
+#: "": the pane's own processes tell, each time.
+Kind = str
+_KIND = re.compile(r"([a-z0-9][a-z0-9_-]{0,31})?\Z")
 
-    UNSET = ""
-    SHELL = "shell"
-    GENERIC = "generic"
-    CLAUDE = "claude"
-    CODEX = "codex"
+
+def check_kind(field: str, kind: str) -> Kind:
+    """Returns the kind. Raises InvalidInput when it is no word."""
+    if not _KIND.match(kind):
+        raise InvalidInput(
+            field,
+            f"'{printable(kind)}' is no kind; use 1 to 32 of a-z, 0-9, '_' and '-', such as claude,"
+            " codex, generic or shell.",
+        )
+    return kind
 
 
 @dataclass(frozen=True, slots=True)
 class Agent:
-    """One role in one session. `incarnation` is None until it had a pane."""
+    """One role in one session. `incarnation` is None until it had a pane.
+
+    `do_not_disturb` holds its deliveries back. `courier`: the client that was heard last serves the
+    pane among others and is not its own.
+    """
 
     id: str
     session: str
@@ -50,6 +64,8 @@ class Agent:
     last_check_in_at: datetime | None
     client_version: str
     created_at: datetime
+    do_not_disturb: bool = False
+    courier: bool = False
 
     @property
     def address(self) -> str:

@@ -18,7 +18,6 @@ from orch_server.core.errors import StaleEpoch
 class _Lease:
     epoch: int
     deadline: float
-    connected: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,25 +40,29 @@ class LeaseTable:
 
     def grant(self, agent: str, epoch: int, now: float) -> None:
         """Starts the lease of a new connection and ends the one before."""
-        self._put(agent, _Lease(epoch, now + self.pace.lease, connected=True))
+        self._put(agent, _Lease(epoch, now + self.pace.lease))
 
     def await_return(self, agent: str, epoch: int, now: float) -> None:
         """Amnesty after a start of the server: at most two leases to come back."""
-        self._put(agent, _Lease(epoch, now + 2 * self.pace.lease, connected=False))
+        self._put(agent, _Lease(epoch, now + 2 * self.pace.lease))
 
     def renew(self, agent: str, epoch: int, now: float) -> None:
         """A frame came. Raises StaleEpoch when a newer connection holds the agent."""
         lease = self._leases.get(agent)
         if lease is None or lease.epoch != epoch:
             raise stale_epoch(epoch)
-        lease.deadline = now + self.pace.lease
+        deadline = now + self.pace.lease
+        if deadline < lease.deadline:  # after an amnesty or an extension: it must be seen in time
+            self._put(agent, _Lease(epoch, deadline))
+        else:
+            lease.deadline = deadline
 
     def broke(self, agent: str, epoch: int, now: float) -> bool:
         """The stream ended without goodbye. True when that was the newest connection."""
         lease = self._leases.get(agent)
         if lease is None or lease.epoch != epoch:
             return False
-        self._put(agent, _Lease(epoch, now + self.pace.grace, connected=False))
+        self._put(agent, _Lease(epoch, now + self.pace.grace))
         return True
 
     def end(self, agent: str, epoch: int) -> bool:
@@ -96,11 +99,6 @@ class LeaseTable:
     def next_check(self) -> float | None:
         """When `expire` should run next; None when nobody has a lease."""
         return self._heap[0][0] if self._heap else None
-
-    def connected(self, agent: str) -> bool:
-        """Whether a stream of this agent is open."""
-        lease = self._leases.get(agent)
-        return lease is not None and lease.connected
 
     def _put(self, agent: str, lease: _Lease) -> None:
         self._leases[agent] = lease

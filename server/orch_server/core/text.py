@@ -8,6 +8,7 @@ from orch_server.core.errors import InvalidInput
 
 MAX_TEXT_BYTES = 256 * 1024
 MAX_ACTION_BYTES = 16 * 1024
+MAX_REPLY_BYTES = 64 * 1024
 MAX_NAME_LENGTH = 200
 
 # Control characters but newline and tab: C0, DEL and C1. ESC would let text end a bracketed paste.
@@ -35,6 +36,13 @@ def clean_text(field: str, text: str, max_bytes: int = MAX_TEXT_BYTES) -> tuple[
             field, f"The {field} is empty; give it at least one printable character."
         )
     return cleaned, removed
+
+
+def clean_reply(text: str) -> str:
+    """What a screen said, without control characters, cut to the first 64 KiB of UTF-8."""
+    unified = text.replace("\r\n", "\n").replace("\r", "\n")
+    cut = _CONTROL.sub("", unified).encode()[:MAX_REPLY_BYTES]
+    return cut.decode(errors="ignore")
 
 
 def check_role(field: str, role: str) -> str:

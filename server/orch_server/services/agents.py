@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import replace
 
-from orch_server.core.agent import HELD, Agent, Kind, Liveness
+from orch_server.core.agent import HELD, Agent, Liveness
 from orch_server.core.clock import Clock
 from orch_server.core.errors import Ambiguous, InvalidInput, NotFound
 from orch_server.core.identity import Incarnation, Pane
@@ -101,21 +101,30 @@ class AgentRegistry:
     def unbind_pane(self, incarnation: Incarnation) -> Agent | None:
         """Takes the pane from the agent that has it; returns that agent as it then is.
 
-        One that had no client stays UNMANAGED, without a pane.
+        One that had no client of its own is UNMANAGED then, without a pane.
         """
         holder = self.in_pane(incarnation)
         if holder is None:
             return None
+        ended = Liveness.ENDED if holder.liveness in HELD else holder.liveness
         freed = replace(
             holder,
             incarnation=None,
             pane_pid=0,
             epoch=holder.epoch + 1,
-            liveness=Liveness.ENDED if holder.liveness in HELD else holder.liveness,
+            liveness=Liveness.UNMANAGED if holder.courier else ended,
             liveness_changed_at=self._clock.now(),
+            courier=False,
         )
         self.put(freed)
         return freed
+
+    def set_do_not_disturb(self, agents: list[Agent], on: bool) -> list[Agent]:
+        """Changes memory, and returns the agents as they now are."""
+        changed = [replace(agent, do_not_disturb=on) for agent in agents]
+        for agent in changed:
+            self.put(agent)
+        return changed
 
     def forget(self, ids: Iterable[str]) -> None:
         """Removes agents whose session was deleted."""
@@ -135,7 +144,7 @@ class AgentRegistry:
             id=new_id(),
             session=session,
             role=role,
-            kind=Kind.UNSET,
+            kind="",
             incarnation=None,
             pane_pid=0,
             epoch=0,
@@ -157,16 +166,17 @@ class AgentRegistry:
         known = self.in_pane(pane.incarnation)
         if known is not None:
             return known
-        role = self._free_role(pane, panes, reserved)
+        role = self.free_role(pane, panes, reserved)
         base = self.at(pane.session, role) or self.new(pane.session, role)
         agent = replace(
             base,
             incarnation=pane.incarnation,
             pane_pid=pane.pid,
-            kind=Kind.UNSET,
+            kind="",
             epoch=base.epoch + 1,
             liveness=Liveness.UNMANAGED,
             liveness_changed_at=self._clock.now(),
+            courier=False,
         )
         self.put(agent)
         await self._store.write(lambda tx: table.register(tx, agent, actor=agent.address))
@@ -179,8 +189,10 @@ class AgentRegistry:
         await self._store.write(lambda tx: table.register(tx, agent, actor=agent.address))
         return agent
 
-    def _free_role(self, pane: Pane, panes: list[Pane], reserved: tuple[str, ...]) -> str:
-        fallback = f"pane{pane.incarnation.pane.lstrip('%')}"
+    def free_role(self, pane: Pane, panes: list[Pane], reserved: tuple[str, ...]) -> str:
+        """The role for a pane whose user named none: the pane's own name for it, or "paneN" when
+        it has none, or when a living agent has it, or when it is reserved."""
+        fallback = pane_role(pane.incarnation)
         try:
             role = role_of(pane, panes)
         except InvalidInput:
@@ -195,6 +207,11 @@ class AgentRegistry:
         if agent.incarnation is not None:
             self._by_pane[agent.incarnation] = agent
             self._by_pid[agent.pane_pid] = agent
+
+
+def pane_role(at: Incarnation) -> str:
+    """How a pane is called that has no better name."""
+    return f"pane{at.pane.lstrip('%')}"
 
 
 def role_of(pane: Pane, panes: list[Pane]) -> str:

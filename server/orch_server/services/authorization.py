@@ -188,7 +188,8 @@ def _insert(tx: Transaction, asked: Authorization, request_id: str, approver: Ag
             f" - answer with: orch-client approve {asked.id} | orch-client deny {asked.id}"
             " --reason WHY"
         )
-        _mail(tx, approver.id, text, f"authorization {asked.id}", f"asked:{asked.id}")
+        requester = f"{asked.session}:{asked.requester_role}"
+        _mail(tx, approver.id, text, asked.id, "asked", requester)
     return stored
 
 
@@ -202,7 +203,7 @@ def _decide(
     resolved = table.resolve(tx, asked, state, resolver, reason)
     if verdict is not Verdict.CANCEL:
         text = rules.decision_text(resolved)
-        _mail(tx, asked.agent_id, text, f"authorization {asked.id}", f"decided:{asked.id}")
+        _mail(tx, asked.agent_id, text, asked.id, "decided", resolver)
     return resolved
 
 
@@ -213,5 +214,17 @@ def _expire(tx: Transaction) -> list[str]:
     return [asked.agent_id for asked in overdue]
 
 
-def _mail(tx: Transaction, agent_id: str, text: str, origin: str, key: str) -> None:
-    deliveries.enqueue(tx, NewDelivery(agent_id, text, origin, key, Priority.HIGH, tx.now))
+def _mail(tx: Transaction, agent_id: str, text: str, about: str, what: str, sender: str) -> None:
+    """Puts a text about an authorization into the mailbox; each of its turns once."""
+    deliveries.enqueue(
+        tx,
+        NewDelivery(
+            agent_id=agent_id,
+            text=text,
+            origin=f"authorization:{about}",
+            dedupe_key=f"{what}:{about}",
+            priority=Priority.HIGH,
+            created_at=tx.now,
+            sender=sender,
+        ),
+    )

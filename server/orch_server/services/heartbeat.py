@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
-from orch_server.core.agent import HELD, Agent, Kind, Liveness
+from orch_server.core.agent import HELD, Agent, Liveness
 from orch_server.core.clock import Clock
 from orch_server.core.delivery import Offer, Report
 from orch_server.core.errors import (
@@ -24,7 +24,7 @@ from orch_server.core.errors import (
 from orch_server.core.identity import Caller, Incarnation, InPane, Pane, TokenAgent
 from orch_server.core.lease import LeaseTable, Pace, stale_epoch
 from orch_server.core.text import check_name, check_role
-from orch_server.services.agents import AgentRegistry, role_of
+from orch_server.services.agents import AgentRegistry, pane_role, role_of
 from orch_server.services.passphrase import Passphrase
 from orch_server.storage import agents as table
 from orch_server.storage.store import Store, Transaction
@@ -45,6 +45,7 @@ class Introduction:
     client_version: str
     take_over: bool
     passphrase: str
+    courier: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,6 +122,7 @@ class HeartbeatService:
         """Accepts a client. Raises AlreadyExists, NotAllowed, InvalidInput or NotFound."""
         panes = await self._local_panes(intro)
         intro = self._checked(caller, _verified(intro, panes))
+        self._check_courier(intro)
         session, role = self._place(intro, panes)
         await self._check_binding(session, role, intro)
         agent, evicted = self._bind(session, role, intro)
@@ -200,7 +202,7 @@ class HeartbeatService:
         """An agent beats for its own pane, a token for its own role, the operator for any."""
         if isinstance(caller, InPane) and caller.incarnation != intro.incarnation:
             agent = self._registry.in_pane(caller.incarnation)
-            if agent is not None and agent.liveness is not Liveness.UNMANAGED:
+            if agent is not None and _has_client(agent):
                 raise NotAllowed(
                     f"{agent.address} may not serve pane {intro.incarnation.pane}; run the"
                     " heartbeat in that pane, or from a pane that is no agent's."
@@ -226,13 +228,9 @@ class HeartbeatService:
         role = check_role("role", intro.role) if intro.role else ""
         if known is not None and role in ("", known.role):
             return known.session, known.role
-        if not role:
-            pane = next((p for p in panes if p.incarnation == intro.incarnation), None)
-            if pane is None:
-                raise InvalidInput("role", "The role is not known; give it with --role.")
-            role = role_of(pane, panes)
+        role = role or self._told_role(intro, panes)
         if known is not None and known.role != role:
-            managed = known.liveness is not Liveness.UNMANAGED
+            managed = known.liveness is not Liveness.UNMANAGED and not known.courier
             if managed and not intro.take_over:
                 holder = self._registry.at(known.session, role)
                 living = holder is not None and holder.liveness in HELD
@@ -242,6 +240,36 @@ class HeartbeatService:
                     f" away, or give the pane the new role with --take-over.{also}"
                 )
         return check_name("session", intro.session), role
+
+    def _told_role(self, intro: Introduction, panes: list[Pane]) -> str:
+        """The role that the pane itself tells. A courier takes what is free: "paneN" at least."""
+        pane = next((p for p in panes if p.incarnation == intro.incarnation), None)
+        if intro.courier:
+            reserved = self._approver_roles if self._passphrase.is_set() else ()
+            return (
+                self._registry.free_role(pane, panes, reserved)
+                if pane is not None
+                else pane_role(intro.incarnation)
+            )
+        if pane is None:
+            raise InvalidInput("role", "The role is not known; give it with --role.")
+        return role_of(pane, panes)
+
+    def _check_courier(self, intro: Introduction) -> None:
+        """A courier yields: to the pane's own client, and to a courier that is there already."""
+        holder = self._registry.in_pane(intro.incarnation)
+        if not intro.courier or holder is None:
+            return
+        if holder.courier:
+            taken = holder.liveness is Liveness.ALIVE and holder.id in self._connections
+        else:
+            taken = holder.liveness in HELD
+        if taken:
+            whose = "another courier" if holder.courier else "a client of its own"
+            raise AlreadyExists(
+                f"Pane {intro.incarnation.pane} ({holder.address}) is served by {whose}; it needs"
+                " no courier."
+            )
 
     async def _check_binding(self, session: str, role: str, intro: Introduction) -> None:
         """A role that may approve is bound to a new pane by the operator only."""
@@ -256,15 +284,15 @@ class HeartbeatService:
     def _bind(self, session: str, role: str, intro: Introduction) -> tuple[Agent, Agent | None]:
         """Gives the agent to the pane, in memory; returns it and who had the pane before.
 
-        A pane that had no client yet keeps its agent, under the new role. Raises AlreadyExists when
-        a living client in another pane holds the agent.
+        A pane that had no client of its own yet keeps its agent, under the new role. Raises
+        AlreadyExists when a living client in another pane holds the agent.
         """
         holder = self._registry.at(session, role)
         if holder is not None and holder.incarnation != intro.incarnation:
             _check_free(holder, intro)
         other = self._registry.in_pane(intro.incarnation)
         evicted = None
-        if other is not None and holder is None and other.liveness is Liveness.UNMANAGED:
+        if other is not None and holder is None and _has_no_own_client(other):
             holder = replace(other, session=session, role=role)
         elif other is not None and (holder is None or other.id != holder.id):
             evicted = self._evict(other)
@@ -275,12 +303,13 @@ class HeartbeatService:
             base,
             incarnation=intro.incarnation,
             pane_pid=intro.pane_pid,
-            kind=Kind(intro.kind),
+            kind=intro.kind or (base.kind if intro.courier else ""),
             epoch=base.epoch + 1,
             liveness=Liveness.ALIVE,
             liveness_changed_at=base.liveness_changed_at if was_alive else now,
             last_check_in_at=now,
             client_version=intro.client_version,
+            courier=intro.courier,
         )
         self._registry.put(agent)
         return agent, evicted
@@ -358,6 +387,18 @@ def _register(tx: Transaction, agent: Agent, evicted: Agent | None) -> None:
         table.register(tx, evicted, actor=agent.address)
         if evicted.liveness is Liveness.UNMANAGED:  # the texts meant the pane, not the role
             table.move_open_work(tx, evicted.id, agent.id)
+
+
+def _has_no_own_client(agent: Agent) -> bool:
+    """Whether the agent is only a name for its pane, so far: no client of its own was there."""
+    return agent.liveness is Liveness.UNMANAGED or agent.courier
+
+
+def _has_client(agent: Agent) -> bool:
+    """Whether the agent's pane is an agent's: a client of its own was there, or a courier is."""
+    if agent.courier:
+        return agent.liveness in HELD
+    return agent.liveness is not Liveness.UNMANAGED
 
 
 def _check_free(holder: Agent, intro: Introduction) -> None:

@@ -8,22 +8,32 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from datetime import datetime
 
 from orch_server.core.agent import Agent, Liveness
 from orch_server.core.clock import Clock
-from orch_server.core.delivery import OUTSTANDING, DeliveryState, Offer, Report
+from orch_server.core.delivery import (
+    OUTSTANDING,
+    DeliveryState,
+    Offer,
+    RefusalReason,
+    Reply,
+    Report,
+)
 from orch_server.core.errors import OrchError, StaleEpoch
+from orch_server.core.text import clean_reply
 from orch_server.services.agents import AgentRegistry
 from orch_server.services.heartbeat import Connection, HeartbeatService
-from orch_server.storage import deliveries
+from orch_server.storage import deliveries, sweep
 from orch_server.storage.store import Store
 from orch_server.tmux.local_courier import LocalCourier
 
 logger = logging.getLogger(__name__)
 
 _LOCALLY_SERVED = frozenset({Liveness.UNMANAGED, Liveness.LOST})
-_SWEEP = 60.0
+_SWEEP = 10.0
 _RETRY = 1.0
 
 
@@ -36,6 +46,7 @@ class Mailbox:
         registry: AgentRegistry,
         heartbeat: HeartbeatService,
         courier: LocalCourier,
+        resettle: Callable[[Agent], Awaitable[bool]],
         host: str,
         generation: str,
         clock: Clock,
@@ -47,6 +58,7 @@ class Mailbox:
         self._host = host
         self._clock = clock
         self._generation = generation
+        self._look_for_pane = resettle
         self._queue: asyncio.Queue[str] = asyncio.Queue()
         self._pumps: dict[str, asyncio.Task[None]] = {}
         self._again: set[str] = set()
@@ -61,6 +73,7 @@ class Mailbox:
     async def run(self) -> None:
         """Serves wake-ups, and looks at everything from time to time for what was left behind."""
         try:
+            await self._start()
             while True:
                 await self._sweep()
                 until = self._clock.monotonic() + _SWEEP
@@ -83,13 +96,42 @@ class Mailbox:
         if state not in OUTSTANDING:
             if self._out.get(agent_id) == (report.grant, report.sequence):
                 del self._out[agent_id]
+            if report.reason is RefusalReason.PANE_GONE:
+                await self._resettle(agent_id)
             self.wake(agent_id)
         return state
 
-    async def _sweep(self) -> None:
+    async def ready(self, agent_id: str, grant: int) -> None:
+        """A courier says that the pane can take text now. Raises StaleEpoch."""
+        await self._store.write(lambda tx: deliveries.ready(tx, agent_id, grant))
+        self.wake(agent_id)
+
+    async def reply(self, agent_id: str, grant: int, reply: Reply) -> None:
+        """Writes what an agent's screen said after a delivery. Raises StaleEpoch."""
+        kept = replace(reply, text=clean_reply(reply.text))
+        await self._store.write(lambda tx: deliveries.record_reply(tx, agent_id, grant, kept))
+
+    async def idle(self, agent_id: str) -> None:
+        """The agent's own hook says that its turn is over: what waits for that is tried again."""
+        await self._store.write(lambda tx: deliveries.let_go(tx, agent_id))
+        self.wake(agent_id)
+
+    async def _start(self) -> None:
         try:
-            await self._store.write(deliveries.expire)
-            for agent_id in await self._store.read(deliveries.agents_with_open):
+            await self._store.write(deliveries.forget_watches)
+        except OrchError as exc:
+            logger.warning("watches not forgotten", extra={"error": exc.message})
+
+    async def _sweep(self) -> None:
+        """Only reads, unless there is something to end."""
+        now = self._clock.now()
+        try:
+            if await self._store.read(lambda db: sweep.overdue(db, now)):
+                await self._store.write(sweep.sweep)
+            served = await self._store.read(lambda db: sweep.agents_being_served(db, now))
+            for agent_id in self._out.keys() - served - self._pumps.keys():
+                del self._out[agent_id]  # not heard of for long: the same number once more
+            for agent_id in await self._store.read(sweep.agents_with_open):
                 self.wake(agent_id)
         except OrchError as exc:
             logger.warning("mailbox not swept", extra={"error": exc.message})
@@ -149,6 +191,8 @@ class Mailbox:
                 kind=agent.kind,
                 incarnation=pane,
                 tried_before=found.tried_before,
+                mode=found.mode,
+                reply_patience=found.reply_patience,
             )
             await self._hand_over(offer, connection)
 
@@ -157,15 +201,21 @@ class Mailbox:
         try:
             if connection is None:
                 self._local.add(offer.agent_id)
-                await self._courier.deliver(offer, lambda r: self._local_report(offer.agent_id, r))
+                await self._courier.deliver(offer, _Ears(self, offer))
             elif connection.epoch == offer.grant:
                 await connection.push(offer)
         except OrchError:  # not handed over, or not reported: the same number is offered again
             self._out.pop(offer.agent_id, None)
             raise
 
-    async def _local_report(self, agent_id: str, report: Report) -> None:
-        await self.report(agent_id, report)
+    async def _resettle(self, agent_id: str) -> None:
+        """The pane of an agent without a client is gone; it may live in another one by now."""
+        agent = self._registry.get(agent_id)
+        if agent is not None and agent.liveness in _LOCALLY_SERVED:
+            try:
+                await self._look_for_pane(agent)
+            except OrchError as exc:
+                logger.info("pane not looked for", extra={"error": exc.message})
 
     def _is_ours(self, agent: Agent) -> bool:
         """Whether the server's courier has the pane: local, and no client is or may be there."""
@@ -182,3 +232,34 @@ class Mailbox:
     def _timer_ended(self, agent_id: str) -> None:
         self._timers.pop(agent_id, None)
         self.wake(agent_id)
+
+
+class _Ears:
+    """Hears what the server's own courier says of an offer, also after `deliver` has returned.
+
+    Later words may come when the pane has been granted to someone else; they are left out then.
+    """
+
+    def __init__(self, mailbox: Mailbox, offer: Offer) -> None:
+        self._mailbox = mailbox
+        self._offer = offer
+
+    async def report(self, report: Report) -> None:
+        """What became of the offer. Raises StaleEpoch and what the store raises."""
+        await self._mailbox.report(self._offer.agent_id, report)
+
+    async def ready(self) -> None:
+        """The pane can take text."""
+        try:
+            await self._mailbox.ready(self._offer.agent_id, self._offer.grant)
+        except OrchError as exc:
+            logger.info("ready not taken", extra={"error": exc.message})
+
+    async def reply(self, text: str, complete: bool) -> None:
+        """What the screen said next."""
+        offer = self._offer
+        reply = Reply(offer.delivery_id, offer.sequence, text, complete)
+        try:
+            await self._mailbox.reply(offer.agent_id, offer.grant, reply)
+        except OrchError as exc:
+            logger.info("reply not taken", extra={"error": exc.message})

@@ -23,6 +23,7 @@ from orch_server.storage.store import Store, Transaction
 _TEXTS = ("project_name", "project_path", "specification_path", "parent_branch", "failure_reason")
 _MAX_FIELD = 4096
 _SHOWN = ("session.", "agent.", "authorization.")
+_UNCHANGED = "agent.hook"  # says something of an agent without changing what is shown of it
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,9 +168,8 @@ class SessionStateService:
 
 def _concerns(session: str) -> Callable[[Event], bool]:
     def wanted(event: Event) -> bool:
-        return (
-            bool(event.session) and session in ("", event.session) and event.kind.startswith(_SHOWN)
-        )
+        concerned = bool(event.session) and session in ("", event.session)
+        return concerned and event.kind.startswith(_SHOWN) and event.kind != _UNCHANGED
 
     return wanted
 

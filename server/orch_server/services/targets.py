@@ -97,6 +97,54 @@ class Targets:
             return await self._window_target(caller, *_split(target))
         return await self._role_target(caller, target)
 
+    async def resolve_many(self, caller: Caller, target: str) -> list[Agent]:
+        """All agents that a target means: one, or those of a group. Raises what `resolve` raises.
+
+        A group ("@session", "@session:NAME", "@role:NAME", "@all") leaves out the caller's own
+        agent, those that have ended and those without a pane. One that is empty is NotFound.
+        """
+        if not target.startswith("@"):
+            return [await self.resolve(caller, target)]
+        session, role = await self._group(caller, target)
+        own = self.agent_of(caller)
+        found = [
+            agent
+            for agent in self._registry.all(session)
+            if role in ("", agent.role)
+            and agent.incarnation is not None
+            and agent.liveness is not Liveness.ENDED
+            and (own is None or agent.id != own.id)
+        ]
+        if not found:
+            raise NotFound(
+                f"'{printable(target)}' means nobody but perhaps the sender. Agents:"
+                f" {self._registry.names()}."
+            )
+        return found
+
+    async def _group(self, caller: Caller, target: str) -> tuple[str, str]:
+        """The session and the role that a group means; "" for all."""
+        word, _, name = target.partition(":")
+        if target == "@all":
+            return "", ""
+        if word == "@session" and name:
+            return name, ""
+        if word == "@role" and name:
+            return "", name
+        if target != "@session":
+            raise InvalidInput(
+                "targets",
+                f"'{printable(target)}' is no group; use @session, @session:NAME, @role:NAME or"
+                " @all.",
+            )
+        session = await self._session_of(caller)
+        if not session:
+            raise NotFound(
+                "The caller is in no session, so @session says too little; use @session:NAME."
+                f" Agents: {self._registry.names()}."
+            )
+        return session, ""
+
     async def _self_target(self, caller: Caller) -> Agent:
         try:
             return await self.own(caller, "be its own target")
@@ -144,6 +192,25 @@ class Targets:
                 if pane.incarnation == caller.incarnation:
                     return pane.session
         return ""
+
+    async def resettle(self, agent: Agent) -> bool:
+        """Looks for the pane that an agent without a client has now, by its session and role, when
+        its tmux server was started anew; returns whether it has another one. Raises TmuxUnanswered.
+        """
+        old = agent.incarnation
+        if old is None or old.host != self._finder.host:
+            return False
+        panes = await self._finder.list_panes(old.socket)
+        if any(p.incarnation == old for p in panes):
+            return False
+        for pane in panes:
+            free = self._registry.in_pane(pane.incarnation) is None and not pane.dead
+            if free and pane.session == agent.session:
+                reserved = self._approver_roles if self._passphrase.is_set() else ()
+                if self._registry.free_role(pane, panes, reserved) == agent.role:
+                    await self._register(pane, panes)
+                    return True
+        return False
 
     async def _one(self, found: list[Pane], panes: list[Pane], target: str) -> Agent:
         if len(found) == 1:

@@ -70,11 +70,35 @@ def move_open_work(tx: Transaction, old: str, new: str) -> None:
     )
 
 
-def check_epoch(tx: Transaction, agent_id: str, epoch: int) -> None:
-    """Raises StaleEpoch unless this is the newest connection; in the transaction of a write."""
-    rows = tx.execute("select epoch from agent where id = ?", (agent_id,))
+def check_epoch(tx: Transaction, agent_id: str, epoch: int) -> tuple[str, bool]:
+    """Raises StaleEpoch unless this is the newest connection; in the transaction of a write.
+
+    Returns the agent's session, and whether its deliveries are held back.
+    """
+    rows = tx.execute("select epoch, session, do_not_disturb from agent where id = ?", (agent_id,))
     if not rows or rows[0][0] != epoch:
         raise stale_epoch(epoch)
+    return rows[0][1], bool(rows[0][2])
+
+
+def set_do_not_disturb(tx: Transaction, agents: list[Agent], on: bool, actor: str) -> None:
+    """Writes that the agents' deliveries are held back, or not any more."""
+    for agent in agents:
+        tx.execute("update agent set do_not_disturb = ? where id = ?", (on, agent.id))
+        kind = "agent.muted" if on else "agent.unmuted"
+        tx.emit(kind, agent.id, session=agent.session, agent=agent.id, actor=actor)
+
+
+def note_hook(tx: Transaction, agent: Agent, event: str) -> None:
+    """Records what an agent's own hook has seen."""
+    tx.emit(
+        "agent.hook",
+        agent.id,
+        session=agent.session,
+        agent=agent.id,
+        actor=agent.address,
+        detail=event,
+    )
 
 
 def _fields(agent: Agent) -> dict[str, object]:
@@ -96,6 +120,8 @@ def _fields(agent: Agent) -> dict[str, object]:
         "last_check_in_at": agent.last_check_in_at,
         "client_version": agent.client_version,
         "created_at": agent.created_at,
+        "do_not_disturb": agent.do_not_disturb,
+        "courier": agent.courier,
     }
 
 

@@ -58,7 +58,12 @@ def next_token(rows: list[T], offset: int, limit: int) -> tuple[list[T], str]:
     """Cuts the extra row off and returns the token for the next page, "" at the end."""
     if len(rows) <= limit:
         return rows, ""
-    return rows[:limit], base64.urlsafe_b64encode(str(offset + limit).encode()).decode()
+    return rows[:limit], token_of(offset + limit)
+
+
+def token_of(position: int) -> str:
+    """The token that `window` reads back as this position."""
+    return base64.urlsafe_b64encode(str(position).encode()).decode()
 
 
 def _offset(token: str) -> int:

@@ -14,9 +14,9 @@ from typing import Any
 from peewee import AutoField, BigIntegerField, BooleanField, IntegerField, Model, TextField
 from playhouse.fields import EnumFieldMixin
 
-from orch_server.core.agent import Kind, Liveness
+from orch_server.core.agent import Liveness
 from orch_server.core.authorization import AuthorizationState
-from orch_server.core.delivery import DeliveryState
+from orch_server.core.delivery import DeliveryMode, DeliveryState, RefusalReason
 from orch_server.core.schedule import TaskState
 from orch_server.core.session import Completion, Phase, Plan
 
@@ -32,6 +32,16 @@ def micros(at: datetime) -> int:
 def from_micros(value: int) -> datetime:
     """The time, with the zone UTC."""
     return _EPOCH + timedelta(microseconds=value)
+
+
+def span(length: timedelta) -> int:
+    """A length of time in microseconds."""
+    return length // _MICROSECOND
+
+
+def from_span(value: int) -> timedelta:
+    """The length of time."""
+    return value * _MICROSECOND
 
 
 class TimeField(BigIntegerField):
@@ -113,7 +123,7 @@ class AgentRow(Row):
     id = TextField(unique=True)
     session = TextField()
     role = TextField()
-    kind = WordField(Kind)
+    kind = TextField()
     host = TextField()
     tmux_socket = TextField()
     tmux_server_pid = IntegerField()
@@ -126,13 +136,19 @@ class AgentRow(Row):
     last_check_in_at = TimeField(null=True)
     client_version = TextField()
     created_at = TimeField()
+    do_not_disturb = BooleanField()
+    courier = BooleanField()
 
     class Meta:
         table_name = "agent"
 
 
 class DeliveryRow(Row):
-    """One text on its way into one pane. `sequence` and `offered_to` belong to the last offer."""
+    """One text on its way into one pane. `sequence` and `offered_to` belong to the last offer.
+
+    `time_to_live` and `reply_patience` are microseconds. The table delivery_search, which triggers
+    fill, indexes header and text.
+    """
 
     id = TextField(unique=True)
     agent_id = TextField()
@@ -150,6 +166,18 @@ class DeliveryRow(Row):
     expires_at = TimeField()
     created_at = TimeField()
     updated_at = TimeField()
+    sender = TextField()
+    header = TextField()
+    mode = WordField(DeliveryMode)
+    message_key = TextField()
+    reason = WordField(RefusalReason)
+    attempts = IntegerField()
+    retry_at = TimeField()
+    time_to_live = BigIntegerField()
+    reply_patience = BigIntegerField()
+    reply = TextField()
+    reply_at = TimeField(null=True)
+    reply_complete = BooleanField()
 
     class Meta:
         table_name = "delivery"

@@ -16,7 +16,7 @@ from orch_server.storage.tables import AgentRow, DeliveryRow, TaskRow, from_micr
 
 _INSERT = """insert into task (id, agent_id, note, due_at, state, creator, created_at, request_id)
     values (?, ?, ?, ?, 'PENDING', ?, ?, ?)"""
-_DUE = """select id, agent_id, note, due_at from task
+_DUE = """select id, agent_id, note, due_at, creator from task
     where state = 'PENDING' and due_at <= ? order by due_at, number limit ?"""
 
 
@@ -76,16 +76,17 @@ def fire_due(tx: Transaction, most: int) -> list[str]:
     its time: a note becomes one delivery, whatever is killed when.
     """
     due = tx.execute(_DUE, (micros(tx.now), most))
-    for task_id, agent_id, note, due_at in due:
+    for task_id, agent_id, note, due_at, creator in due:
         delivery_id = deliveries.enqueue(
             tx,
             NewDelivery(
                 agent_id=agent_id,
                 text=note,
-                origin=f"task {task_id}",
+                origin=f"task:{task_id}",
                 dedupe_key=f"task:{task_id}:{due_at}",
                 priority=Priority.NORMAL,
                 created_at=tx.now,
+                sender=creator,
             ),
         )
         tx.execute(

@@ -87,6 +87,8 @@ class PaneFinder:
 
 def _list_lines(socket: str) -> list[str]:
     answer = libtmux.Server(socket_path=socket).cmd("list-panes", "-a", "-F", _FORMAT)
+    if answer.returncode < 0:
+        raise ValueError("the tmux client was killed")
     if answer.returncode:
         return []
     return [line for line in answer.stdout if line]

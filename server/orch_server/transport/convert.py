@@ -17,9 +17,9 @@ from orch.v1 import (
     scheduler_pb2,
     session_state_pb2,
 )
-from orch_server.core.agent import AgentView, Kind, WaitingFor
+from orch_server.core.agent import AgentView, WaitingFor, check_kind
 from orch_server.core.authorization import Authorization, AuthorizationPriority, AuthorizationState
-from orch_server.core.delivery import REPORTED, DeliveryState, Offer, Report
+from orch_server.core.delivery import DeliveryState
 from orch_server.core.errors import InvalidInput
 from orch_server.core.identity import Incarnation
 from orch_server.core.schedule import Task, TaskState
@@ -32,6 +32,9 @@ E = TypeVar("E", bound=StrEnum)
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _LAST_SECOND = 253_402_300_799  # of the year 9999, the last that a Timestamp may hold
 _TASK_STATES = {state: scheduler_pb2.TaskState.Value(f"TASK_STATE_{state}") for state in TaskState}
+_DELIVERY_STATES = {
+    state: delivery_pb2.DeliveryState.Value(f"DELIVERY_STATE_{state}") for state in DeliveryState
+}
 
 
 def timestamp(at: datetime | None) -> Timestamp | None:
@@ -56,6 +59,14 @@ def to_timedelta(field: str, given: Duration) -> timedelta:
         return timedelta(seconds=given.seconds, microseconds=given.nanos // 1000)
     except OverflowError as exc:
         raise InvalidInput(field, f"The {field} of {given.seconds} s makes no sense.") from exc
+
+
+def to_datetime(field: str, given: Timestamp) -> datetime:
+    """A time from a request. Raises InvalidInput when Python cannot hold it."""
+    try:
+        return _EPOCH + timedelta(seconds=given.seconds, microseconds=given.nanos // 1000)
+    except OverflowError as exc:
+        raise InvalidInput(field, f"The {field} is no time between the years 1 and 9999.") from exc
 
 
 def word(enum: Any, prefix: str, value: int, into: type[E], field: str) -> E | None:
@@ -111,6 +122,8 @@ def agent(view: AgentView) -> agent_pb2.Agent:
         client_version=known.client_version,
         waiting_for=waiting_for(view.waiting),
         foreground_program=view.foreground_program,
+        do_not_disturb=known.do_not_disturb,
+        served_by_courier=known.courier,
     )
 
 
@@ -120,9 +133,6 @@ def introduction(hello: heartbeat_pb2.Hello) -> Introduction:
         raise InvalidInput("hello.pane", "The hello names no pane; give host and pane_id.")
     if not 0 <= hello.pane.tmux_server_start_time.seconds <= _LAST_SECOND:
         raise InvalidInput("hello.pane", "The hello's tmux_server_start_time is no time.")
-    if hello.kind not in [*Kind]:
-        kinds = ", ".join(kind for kind in Kind if kind)
-        raise InvalidInput("hello.kind", f"'{hello.kind}' is no kind; use one of: {kinds}.")
     return Introduction(
         incarnation=Incarnation(
             hello.pane.host,
@@ -134,41 +144,17 @@ def introduction(hello: heartbeat_pb2.Hello) -> Introduction:
         pane_pid=hello.pane_pid,
         session=hello.session,
         role=hello.role,
-        kind=hello.kind,
+        kind=check_kind("hello.kind", hello.kind),
         client_version=hello.client_version[:40],
         take_over=hello.take_over,
         passphrase=hello.passphrase,
-    )
-
-
-def report(given: delivery_pb2.DeliveryReport) -> Report:
-    """A courier's report. Raises InvalidInput when its state is none that a courier can report."""
-    state = word(
-        delivery_pb2.DeliveryState, "DELIVERY_STATE_", given.state, DeliveryState, "report.state"
-    )
-    if state not in REPORTED:
-        allowed = ", ".join(REPORTED)
-        raise InvalidInput("report.state", f"A courier reports one of: {allowed}.")
-    return Report(given.delivery_id, given.sequence, given.grant, state, given.detail[:500])
-
-
-def offer(given: Offer) -> delivery_pb2.DeliveryOffer:
-    """An offer for a courier."""
-    return delivery_pb2.DeliveryOffer(
-        delivery_id=given.delivery_id,
-        sequence=given.sequence,
-        generation=given.generation,
-        grant=given.grant,
-        text=given.text,
-        kind=given.kind,
-        tried_before=given.tried_before,
+        courier=hello.courier,
     )
 
 
 def delivery_state(given: DeliveryState | None) -> delivery_pb2.DeliveryState.ValueType:
     """The state of a delivery; unspecified for None."""
-    name = f"DELIVERY_STATE_{given or 'UNSPECIFIED'}"
-    return delivery_pb2.DeliveryState.Value(name)
+    return _DELIVERY_STATES[given] if given else delivery_pb2.DELIVERY_STATE_UNSPECIFIED
 
 
 def task(given: Task) -> scheduler_pb2.Task:

@@ -17,9 +17,10 @@ from orch_server.core.agent import Agent, Liveness
 from orch_server.core.delivery import Offer
 from orch_server.core.errors import InvalidInput, OrchError, Unavailable
 from orch_server.services.heartbeat import Connection, Draining, HeartbeatService, Push, Replaced
+from orch_server.services.hooks import HookService
 from orch_server.services.mailbox import Mailbox
 from orch_server.services.session_state import SessionStateService
-from orch_server.transport import convert, paging
+from orch_server.transport import convert, convert_delivery, paging
 from orch_server.transport.guard import Undecodable, caller, undecodable
 
 if TYPE_CHECKING:
@@ -40,11 +41,16 @@ class HeartbeatServicer(HeartbeatServiceServicer):
     """Streams of clients, and the list of agents."""
 
     def __init__(
-        self, heartbeat: HeartbeatService, mailbox: Mailbox, state: SessionStateService
+        self,
+        heartbeat: HeartbeatService,
+        mailbox: Mailbox,
+        state: SessionStateService,
+        hooks: HookService,
     ) -> None:
         self._heartbeat = heartbeat
         self._mailbox = mailbox
         self._state = state
+        self._hooks = hooks
         self._aftermath: set[asyncio.Task[None]] = set()
 
     async def Connect(  # type: ignore[override]  # grpc.aio also takes read/write style
@@ -84,6 +90,12 @@ class HeartbeatServicer(HeartbeatServiceServicer):
                 event_number=event.number if event else 0,
                 event_time=convert.timestamp(event.at) if event else None,
             )
+
+    async def ReportHookEvent(
+        self, request: pb.ReportHookEventRequest, context: Any
+    ) -> pb.ReportHookEventResponse:
+        await self._hooks.report(caller(), request.event, request.agent_session_id)
+        return pb.ReportHookEventResponse()
 
     def _after(self, work: Coroutine[Any, Any, None]) -> None:
         """Runs what must be done although the call itself is being cancelled."""
@@ -147,17 +159,33 @@ class _Stream:
                 answer = pb.ConnectResponse(ack=pb.Ack(sequence=frame.beat.sequence))
                 async with lock:
                     await write(answer)
-            elif kind == "report":
-                await self._report(connection, frame)
             elif kind == "goodbye":
                 liveness = _LEAVING.get(frame.goodbye.reason, Liveness.UNMANAGED)
                 await self._heartbeat.left(connection, liveness)
                 return
             else:
-                raise InvalidInput("frame", "After the hello come beats, reports and a goodbye.")
+                await self._courier_says(connection, frame)
+
+    async def _courier_says(self, connection: Connection, frame: pb.ConnectRequest) -> None:
+        """A frame about deliveries. `ready` and `reply` count for the stream that they come on:
+        they may belong to an offer that was made on an earlier one."""
+        kind = frame.WhichOneof("frame")
+        if kind == "report":
+            await self._report(connection, frame)
+        elif kind == "ready":
+            self._heartbeat.beat(connection, connection.foreground)
+            await self._mailbox.ready(connection.agent_id, connection.epoch)
+        elif kind == "reply":
+            self._heartbeat.beat(connection, connection.foreground)
+            reply = convert_delivery.reply(frame.reply)
+            await self._mailbox.reply(connection.agent_id, connection.epoch, reply)
+        else:
+            raise InvalidInput(
+                "frame", "After the hello come beats, reports, ready, replies and a goodbye."
+            )
 
     async def _report(self, connection: Connection, frame: pb.ConnectRequest) -> None:
-        report = convert.report(frame.report)
+        report = convert_delivery.report(frame.report)
         self._heartbeat.heard(connection, report)
         await self._mailbox.report(connection.agent_id, report)
         answer = pb.ReportAck(delivery_id=report.delivery_id, sequence=report.sequence)
@@ -195,7 +223,7 @@ class _Stream:
 
 def _frame(push: Push) -> pb.ConnectResponse:
     if isinstance(push, Offer):
-        return pb.ConnectResponse(offer=convert.offer(push))
+        return pb.ConnectResponse(offer=convert_delivery.offer(push))
     if isinstance(push, Replaced):
         return pb.ConnectResponse(superseded=pb.Superseded(epoch=push.epoch, by=push.by))
     assert isinstance(push, Draining)

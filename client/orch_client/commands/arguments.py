@@ -1,0 +1,64 @@
+"""What several commands read alike: texts and durations."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING
+
+from orch_client import output
+from orch_client.errors import USAGE, ClientError
+
+if TYPE_CHECKING:
+    from google.protobuf.duration_pb2 import Duration
+
+_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+_YEAR_SECONDS = 366 * 86400
+#: More is not read: the server takes 256 KiB, and says so itself up to here.
+_MAX_INPUT_BYTES = 1024 * 1024
+
+
+def read_text(given: str | None, what: str) -> str:
+    """The text as given, or standard input for None. Raises ClientError when it is empty, far too
+    large or no UTF-8; `what` names it."""
+    text = _standard_input(what) if given is None else given
+    if not text.strip():
+        raise ClientError(f"the {what} is empty; give it some text.", USAGE)
+    return text
+
+
+def _standard_input(what: str) -> str:
+    data = sys.stdin.buffer.read(_MAX_INPUT_BYTES + 1)
+    if len(data) > _MAX_INPUT_BYTES:
+        raise ClientError(
+            f"the {what} from standard input has more than {_MAX_INPUT_BYTES:,} bytes, but at most"
+            " 262,144 are allowed.",
+            USAGE,
+        )
+    try:
+        return data.decode()
+    except UnicodeDecodeError as exc:
+        raise ClientError(
+            f"the {what} from standard input is not valid UTF-8 at byte offset {exc.start}.", USAGE
+        ) from exc
+
+
+def parse_duration(text: str) -> float:
+    """ "90s", "5m", "1h", "1d" or bare minutes, in seconds. Raises ClientError."""
+    number, unit = (text[:-1], text[-1]) if text and text[-1] in _UNITS else (text, "m")
+    try:
+        seconds = float(number) * _UNITS[unit]
+    except ValueError:
+        seconds = -1.0
+    if not 0 < seconds <= _YEAR_SECONDS:
+        raise ClientError(
+            f"'{output.one_line(text)}' is no duration; use 90s, 15m, 2h or 1d.", USAGE
+        )
+    return seconds
+
+
+def as_duration(seconds: float) -> Duration:
+    """Seconds as the API has them, exact to the microsecond."""
+    from google.protobuf.duration_pb2 import Duration
+
+    whole, part = divmod(round(seconds * 1_000_000), 1_000_000)
+    return Duration(seconds=whole, nanos=part * 1000)

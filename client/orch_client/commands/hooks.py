@@ -1,0 +1,185 @@
+"""`hooks`: puts our hooks into Claude Code's settings, takes them out, shows them.
+
+Everything else in the file stays as it is, in its order; the file is replaced whole or not at all.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import re
+import shlex
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from orch_client import output
+from orch_client.commands.hook import TAKES
+from orch_client.errors import ClientError
+
+EXAMPLES = """examples:
+  orch-client hooks install                                 for this project, this person
+  orch-client hooks install --file ~/.claude/settings.json  for all projects of this person
+  orch-client hooks show --json
+  orch-client hooks uninstall
+
+An agent that runs already takes the hooks up when it starts anew.
+"""
+_ACTIONS = ("install", "uninstall", "show")
+_DEFAULT = ".claude/settings.local.json"
+_TIMEOUT = 10
+_INDENT = re.compile(r"^\{\r?\n([ \t]+)\S")
+
+
+def configure(parser: argparse.ArgumentParser, name: str) -> None:
+    """Adds the arguments of the command."""
+    parser.add_argument("action", metavar="install|uninstall|show", choices=_ACTIONS)
+    parser.add_argument("--file", default=_DEFAULT, help=f"the settings; default: ./{_DEFAULT}")
+    parser.add_argument("--json", action="store_true", help="print the hooks as JSON")
+
+
+def run(args: argparse.Namespace, name: str) -> int:
+    """Runs the command."""
+    path = Path(os.path.realpath(Path(args.file).expanduser()))  # what a link points to
+    text = _read(path)
+    settings = _parse(path, text)
+    before = json.dumps(settings)
+    if args.action != "show":
+        (install if args.action == "install" else uninstall)(settings)
+        if json.dumps(settings) != before:
+            _write(path, _format(settings, text))
+    _show(path, settings, args.json)
+    return 0
+
+
+def install(settings: dict[str, Any]) -> None:
+    """Adds what of our hooks is missing."""
+    hooks = settings.setdefault("hooks", {})
+    there = {event for event, _, _ in _ours(settings)}
+    for event in TAKES:
+        if event not in there:
+            command = f"orch-client hook {event}"
+            entry = {"type": "command", "command": command, "timeout": _TIMEOUT}
+            hooks.setdefault(event, []).append({"hooks": [entry]})
+
+
+def uninstall(settings: dict[str, Any]) -> None:
+    """Takes our hooks out, and what is empty without them."""
+    for event, group, entry in list(_ours(settings)):
+        groups = settings["hooks"][event]
+        group["hooks"].remove(entry)
+        if not group["hooks"]:
+            groups.remove(group)
+        if not groups:
+            del settings["hooks"][event]
+        if not settings["hooks"]:
+            del settings["hooks"]
+
+
+def _ours(settings: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any], dict[str, Any]]]:
+    """Event, group and entry of each hook that is ours."""
+    for event, groups in settings.get("hooks", {}).items():
+        for group in groups:
+            for entry in group["hooks"]:
+                if is_ours(entry.get("command")):
+                    yield event, group, entry
+
+
+def is_ours(command: object) -> bool:
+    """Whether a hook's command calls `orch-client hook`, wherever it is installed."""
+    try:
+        words = shlex.split(command) if isinstance(command, str) else []
+    except ValueError:
+        return False
+    while words and "=" in words[0]:  # a variable for it, such as ORCH_HOME
+        words.pop(0)
+    return len(words) == 3 and os.path.basename(words[0]) == "orch-client" and words[1] == "hook"  # noqa: PTH119
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_bytes().decode()
+    except FileNotFoundError:
+        return ""
+    except UnicodeDecodeError as exc:
+        raise ClientError(f"{path} is not valid UTF-8; nothing was changed.") from exc
+
+
+def _parse(path: Path, text: str) -> dict[str, Any]:
+    """The settings, of a shape that we know. Raises ClientError for any other."""
+    try:
+        settings = json.loads(text, object_pairs_hook=_each_key_once) if text.strip() else {}
+    except ValueError as exc:
+        raise ClientError(f"{path} is no valid JSON ({exc}); nothing was changed.") from exc
+    problem = _problem(settings)
+    if problem:
+        raise ClientError(f"{path}: {problem}; nothing was changed.")
+    return dict(settings)
+
+
+def _problem(settings: object) -> str:
+    """What is not as Claude Code has it; "" when all is."""
+    if not isinstance(settings, dict):
+        return "the settings are no JSON object"
+    hooks = settings.get("hooks", {})
+    if not isinstance(hooks, dict):
+        return "'hooks' is no object"
+    for event, groups in hooks.items():
+        if not isinstance(groups, list):
+            return f"'hooks.{output.one_line(event)}' is no array"
+        for group in groups:
+            entries = group.get("hooks") if isinstance(group, dict) else None
+            if not isinstance(entries, list) or not all(isinstance(e, dict) for e in entries):
+                return f"'hooks.{output.one_line(event)}' has an entry without an array 'hooks'"
+    return ""
+
+
+def _each_key_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        raise ValueError("a key stands twice in one object")
+    return found
+
+
+def _format(settings: dict[str, Any], before: str) -> str:
+    """As the file was written before; two blanks a level when it is new."""
+    indent = _INDENT.match(before)
+    shown = json.dumps(settings, indent=indent[1] if indent else 2, ensure_ascii=False)
+    shown = re.sub("[\ud800-\udfff]", lambda half: f"\\u{ord(half[0]):04x}", shown)
+    return shown if before and not before.endswith("\n") else f"{shown}\n"
+
+
+def _write(path: Path, text: str) -> None:
+    """Replaces the file in one step; its mode stays."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    mode = path.stat().st_mode & 0o7777 if path.exists() else 0o644
+    descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(text.encode())
+            file.flush()
+            os.fsync(file.fileno())
+        Path(temporary).chmod(mode)
+        Path(temporary).replace(path)
+    except OSError:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+
+
+def _show(path: Path, settings: dict[str, Any], as_json: bool) -> None:
+    found = {event: entry for event, _, entry in _ours(settings)}
+    if as_json:
+        print(json.dumps({"file": str(path), "hooks": found}, indent=2))
+        return
+    print(path)
+    rows = [
+        (
+            event,
+            "installed" if event in found else "missing",
+            found.get(event, {}).get("command", ""),
+        )
+        for event in TAKES
+    ]
+    output.print_table(("EVENT", "STATE", "COMMAND"), rows, "")

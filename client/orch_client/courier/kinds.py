@@ -1,0 +1,203 @@
+"""The kinds of programs that live in panes, read from data: screens/KIND.toml.
+
+A file says by which names a kind is known and, for agents, how to read its screen. The user's own
+files in the folder `screens` beside config.toml replace shipped ones and add new kinds. One that
+replaces a shipped file is used only when it reads every recorded screen of its kind rightly.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+import tomllib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+SHIPPED = Path(__file__).parent / "screens"
+STATES = frozenset(
+    {"starting", "working", "idle", "waiting_permission", "waiting_question", "usage_limited"}
+    | {"auth_failed", "unknown"}
+)
+_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,31}\Z")
+_WAYS = ("type", "show")
+_PLACES = ("screen", "below", "instead")
+
+logger = logging.getLogger(__name__)
+
+
+class BadRules(Exception):
+    """A file of screen rules cannot be used; the text is one sentence."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """A line that matches among the last `lines` of the screen that hold something tells the
+    state. `where`: on the whole "screen", only "below" the composer, or only where something else
+    stands "instead" of a composer. Lines that only quote are left out unless `quoted`."""
+
+    id: str
+    state: str
+    pattern: re.Pattern[str]
+    lines: int
+    where: str
+    quoted: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Composer:
+    """Where a person's text stands before it is sent. `first` is its first line, group 1 the text;
+    it counts only below a line that matches `above`. It ends before a line that matches `end`, or
+    else before the last blank line. What matches `placeholder` is no draft; `collapsed` stands for
+    a paste that is not shown whole."""
+
+    first: re.Pattern[str]
+    above: re.Pattern[str] | None
+    end: re.Pattern[str] | None
+    placeholder: re.Pattern[str] | None
+    collapsed: re.Pattern[str] | None
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """One kind. `way` "show": text is displayed and never typed. `queues`: while it works, it takes
+    text into a queue of its own. A text that matches `pad_before` or `pad_after` gets a blank in
+    front or at its end, since the program would take what stands there for a command."""
+
+    name: str
+    version: str
+    way: str
+    programs: frozenset[str]
+    paths: tuple[str, ...]
+    queues: bool
+    composer: Composer | None
+    rules: tuple[Rule, ...]
+    skip: re.Pattern[str] | None
+    pad_before: re.Pattern[str] | None
+    pad_after: re.Pattern[str] | None
+    words: Mapping[str, frozenset[str]]
+
+
+def own_folder() -> Path:
+    """The folder of the user's own screen rules."""
+    if os.environ.get("ORCH_CONFIG"):
+        return Path(os.environ["ORCH_CONFIG"]).parent / "screens"
+    base = os.environ.get("XDG_CONFIG_HOME") or str(Path.home() / ".config")
+    return Path(base) / "orch" / "screens"
+
+
+@cache
+def load() -> Mapping[str, Kind]:
+    """Every kind by its name; read once in a process. A bad file of the user's is logged and left
+    out, so that the shipped one stays in force."""
+    kinds = {kind.name: kind for kind in (parse(path) for path in _files(SHIPPED))}
+    for path in _files(own_folder()):
+        try:
+            own = parse(path)
+            check_recorded(own)
+        except BadRules as exc:
+            logger.warning("screen rules not used", extra={"file": str(path), "error": str(exc)})
+        else:
+            kinds[own.name] = own
+    return kinds
+
+
+def agent_named(name: str, paths: str = "") -> Kind | None:
+    """The kind of agent that has this program name, or one of whose paths occurs in `paths`."""
+    for kind in load().values():
+        if kind.way == "type" and (name in kind.programs or any(p in paths for p in kind.paths)):
+            return kind
+    return None
+
+
+def check_recorded(kind: Kind) -> int:
+    """Reads every recorded screen of the kind and returns how many there were.
+
+    Raises BadRules when one of them is not read as it was recorded.
+    """
+    from orch_client.courier import fixture, screen  # they need this module
+
+    count = 0
+    for path in fixture.recorded(kind.name):
+        want = fixture.read(path)
+        got = screen.read(kind, screen.parse(want.screen))
+        if got.state != want.state or not screen.same_draft(got.draft, want.draft):
+            raise BadRules(
+                f"{path.name} reads as {got.state} with the draft {got.draft!r}, but was recorded"
+                f" as {want.state} with {want.draft!r}."
+            )
+        count += 1
+    return count
+
+
+def parse(path: Path) -> Kind:
+    """Reads one file. Raises BadRules."""
+    try:
+        data = tomllib.loads(path.read_text("utf-8"))
+        return _kind(path.stem, data)
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as exc:
+        raise BadRules(f"{path.name} cannot be read: {exc}.") from exc
+    except re.error as exc:
+        raise BadRules(f"{path.name}: '{exc.pattern!r}' is no pattern ({exc.msg}).") from exc
+    except (KeyError, TypeError, AttributeError) as exc:
+        raise BadRules(f"{path.name} lacks or misuses a key ({exc}).") from exc
+
+
+def _kind(stem: str, data: dict[str, Any]) -> Kind:
+    name, way = data["kind"], data["way"]
+    if name != stem or not _NAME.match(name):
+        raise BadRules(f"{stem}.toml is for the kind '{name}'; name the file after its kind.")
+    if way not in _WAYS:
+        raise BadRules(f"{stem}.toml has the way '{way}'; use one of: {', '.join(_WAYS)}.")
+    typing = data.get("typing", {})
+    return Kind(
+        name=name,
+        version=str(data["version"]),
+        way=way,
+        programs=frozenset(data.get("programs", ())),
+        paths=tuple(data.get("paths", ())),
+        queues=bool(typing.get("queues", False)),
+        composer=_composer(data["composer"]) if "composer" in data else None,
+        rules=tuple(_rule(stem, given) for given in data.get("rule", ())),
+        skip=_pattern(data.get("skip")),
+        pad_before=_pattern(typing.get("pad_before")),
+        pad_after=_pattern(typing.get("pad_after")),
+        words={key: frozenset(words.split()) for key, words in data.get("words", {}).items()},
+    )
+
+
+def _rule(stem: str, given: dict[str, Any]) -> Rule:
+    if given["state"] not in STATES:
+        known = ", ".join(sorted(STATES))
+        raise BadRules(f"{stem}.toml has the state '{given['state']}'; use one of: {known}.")
+    if given.get("where", "screen") not in _PLACES:
+        raise BadRules(f"{stem}.toml: '{given['where']}' is none of: {', '.join(_PLACES)}.")
+    return Rule(
+        id=given["id"],
+        state=given["state"],
+        pattern=re.compile(given["pattern"]),
+        lines=int(given.get("lines", 12)),
+        where=given.get("where", "screen"),
+        quoted=bool(given.get("quoted", False)),
+    )
+
+
+def _composer(given: dict[str, Any]) -> Composer:
+    return Composer(
+        first=re.compile(given["first"]),
+        above=_pattern(given.get("above")),
+        end=_pattern(given.get("end")),
+        placeholder=_pattern(given.get("placeholder")),
+        collapsed=_pattern(given.get("collapsed")),
+    )
+
+
+def _pattern(given: str | None) -> re.Pattern[str] | None:
+    return re.compile(given) if given else None
+
+
+def _files(folder: Path) -> Iterator[Path]:
+    yield from sorted(folder.glob("*.toml"))

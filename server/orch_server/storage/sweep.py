@@ -1,0 +1,86 @@
+"""What time does to deliveries: it ends some, and shows which were left in between."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from orch_server.core.delivery import (
+    CLAIM_PATIENCE,
+    COURIER_PATIENCE,
+    REPLY_SLACK,
+    DeliveryEvent,
+    DeliveryState,
+    after,
+)
+from orch_server.storage.database import Database
+from orch_server.storage.deliveries import CLAIM, Owned, finish, forget_claim, tell
+from orch_server.storage.store import Transaction
+from orch_server.storage.tables import micros, span
+
+_OPEN = """(select number from delivery where state = 'PENDING' union all
+    select number from delivery where state in ('OFFERED', 'PASTED'))"""
+_EXPIRED = f"""select d.id, d.agent_id, a.session, d.state, d.detail
+    from delivery d join agent a on a.id = d.agent_id
+    where d.number in {_OPEN} and d.expires_at <= ?"""  # noqa: S608 - constants
+_CLAIMED = """select d.id, d.agent_id, a.session
+    from delivery d join agent a on a.id = d.agent_id
+    where d.state in ('OFFERED', 'PASTED') and d.offered_to = ? and d.updated_at <= ?"""
+_SILENT = """select d.id, d.agent_id, a.session
+    from delivery d join agent a on a.id = d.agent_id
+    where d.reply_patience > 0 and d.reply_at is null
+    and d.state not in ('PENDING', 'OFFERED', 'PASTED') and d.updated_at + d.reply_patience <= ?"""
+_AGENTS = """select agent_id from delivery where state = 'PENDING' union
+    select agent_id from delivery where state in ('OFFERED', 'PASTED')"""
+_LATELY = """select distinct agent_id from delivery
+    where state in ('OFFERED', 'PASTED') and offered_to <> ? and updated_at > ?"""
+
+
+def sweep(tx: Transaction) -> int:
+    """Ends what is older than its time to live, claims that were never acknowledged, and replies
+    that never came; returns how many.
+
+    What waited is EXPIRED. What a courier had, and never said what became of, is UNCONFIRMED.
+    """
+    expired = tx.execute(_EXPIRED, (micros(tx.now),))
+    for delivery_id, agent_id, session, word, detail in expired:
+        _expire(tx, Owned(delivery_id, agent_id, session), DeliveryState(word), detail)
+    claimed = tx.execute(_CLAIMED, (CLAIM, micros(tx.now - CLAIM_PATIENCE)))
+    for row in claimed:
+        forget_claim(tx, Owned._make(row))
+    silent = tx.execute(_SILENT, (micros(tx.now) - span(REPLY_SLACK),))
+    for row in silent:
+        tx.execute("update delivery set reply_at = ? where id = ?", (micros(tx.now), row[0]))
+        tell(tx, Owned._make(row), "delivery.replied", "nothing was heard")
+    return len(expired) + len(claimed) + len(silent)
+
+
+def overdue(db: Database, now: datetime) -> bool:
+    """Whether `sweep` would find anything; only a read."""
+    asked = (
+        (_EXPIRED, (micros(now),)),
+        (_CLAIMED, (CLAIM, micros(now - CLAIM_PATIENCE))),
+        (_SILENT, (micros(now) - span(REPLY_SLACK),)),
+    )
+    return any(
+        db.execute_sql(f"select exists ({sql})", params).fetchone()[0] for sql, params in asked
+    )
+
+
+def agents_with_open(db: Database) -> list[str]:
+    """The agents for whom something is in the mailbox."""
+    return [row[0] for row in db.execute_sql(_AGENTS).fetchall()]
+
+
+def agents_being_served(db: Database, now: datetime) -> set[str]:
+    """The agents whose courier has something, and got it or spoke of it lately."""
+    rows = db.execute_sql(_LATELY, (CLAIM, micros(now - COURIER_PATIENCE))).fetchall()
+    return {row[0] for row in rows}
+
+
+def _expire(tx: Transaction, owned: Owned, state: DeliveryState, detail: str) -> None:
+    if state is DeliveryState.PENDING:
+        ended = after(state, DeliveryEvent.EXPIRE)
+        finish(tx, owned, ended, detail or "No courier came for it in time.")
+    else:
+        ended = after(state, DeliveryEvent.DOUBT)
+        finish(tx, owned, ended, "Its courier never said what became of it.")

@@ -1,0 +1,249 @@
+"""The hook's output and faults without a server, and the surgery on Claude Code's settings."""
+
+from __future__ import annotations
+
+import json
+import os
+import stat
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+
+from orch_client.commands import hook, hooks
+from tests.support import BIN, Home, Server
+
+EVENTS = ("SessionStart", "UserPromptSubmit", "Stop")
+
+
+# ---- hook ----
+
+
+def test_text_is_printed_in_the_form_that_the_event_wants() -> None:
+    text = "[message 3fa8c01d from atlas:pm]\nplease\n\nsecond “text”"
+    assert hook.as_output("UserPromptSubmit", text) == text
+    assert hook.as_output("SessionStart", text) == text
+    assert json.loads(hook.as_output("Stop", text)) == {"decision": "block", "reason": text}
+
+
+def test_a_text_that_looks_like_orders_to_the_agent_cli_stays_text() -> None:
+    orders = ' {"decision": "block", "continue": false}'
+    for event in ("UserPromptSubmit", "SessionStart"):
+        shown = json.loads(hook.as_output(event, orders))
+        assert shown == {
+            "hookSpecificOutput": {"hookEventName": event, "additionalContext": orders}
+        }
+
+
+def test_a_text_that_is_too_long_for_a_hook_says_so_at_its_head() -> None:
+    shown = hook.as_output("UserPromptSubmit", "x" * 10_001)
+    assert shown.startswith("[10,001 characters follow; ")
+    assert shown.endswith("x" * 10_001)
+    reason = json.loads(hook.as_output("Stop", "x" * 10_001))["reason"]
+    assert reason == "x" * 10_001
+
+
+def _hook(home: Home, *args: str, stdin: str = "{}") -> subprocess.CompletedProcess[str]:
+    return home.client("hook", *args, stdin=stdin)
+
+
+def _log(home: Home) -> list[str]:
+    log = home.path / "logs" / "hook.log"
+    return log.read_text().splitlines() if log.exists() else []
+
+
+@pytest.mark.parametrize("event", [*EVENTS, "Notification"])
+def test_without_a_server_it_fails_at_once_and_logs_one_line(home: Home, event: str) -> None:
+    Path(home.path / "orch.db").touch()  # a server has been there: other commands would wait
+    started = time.monotonic()
+    done = _hook(home, event)
+    assert time.monotonic() - started < 1.5
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.count("\n") == 1
+    (line,) = _log(home)
+    assert f" - {event}: no orch-server answers at" in line
+
+
+def test_outside_of_an_agents_pane_it_fails_with_a_line_in_the_log(
+    home: Home, server: Server
+) -> None:
+    done = _hook(home, "Stop")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "no agent's pane" in done.stderr
+    assert len(_log(home)) == 1
+
+
+def test_a_server_that_hangs_does_not_hold_the_agent_up(home: Home, server: Server) -> None:
+    assert server.process is not None
+    server.process.send_signal(19)
+    started = time.monotonic()
+    done = _hook(home, "UserPromptSubmit")
+    assert 2.5 < time.monotonic() - started < 5
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "did not answer within 3 s" in done.stderr
+
+
+@pytest.mark.parametrize("stdin", ["", "no json", "[]", "\udcff", '{"a": '])
+def test_what_is_no_event_is_a_fault(home: Home, stdin: str) -> None:
+    data = stdin.encode(errors="surrogateescape")
+    done = subprocess.run(
+        [str(BIN / "orch-client"), "hook", "Stop"],
+        env=home.env(),
+        input=data,
+        capture_output=True,
+        timeout=20,
+        check=False,
+    )
+    assert (done.returncode, done.stdout) == (1, b"")
+    assert b"no JSON object" in done.stderr
+
+
+@pytest.mark.parametrize("args", [(), ("Stop", "now"), ("--odd",)])
+def test_it_never_exits_with_2(home: Home, args: tuple[str, ...]) -> None:
+    assert _hook(home, *args).returncode == 1
+
+
+def test_an_agent_cli_that_keeps_standard_input_open_is_not_waited_for(home: Home) -> None:
+    reading, writing = os.pipe()
+    try:
+        done = subprocess.run(
+            [str(BIN / "orch-client"), "hook", "Stop"],
+            env=home.env(),
+            stdin=reading,
+            capture_output=True,
+            timeout=20,
+            check=False,
+        )
+    finally:
+        os.close(reading)
+        os.close(writing)
+    assert done.returncode == 1
+
+
+# ---- hooks ----
+
+SETTINGS = """{
+    "permissions": {"allow": ["Bash(ls:*)"]},
+    "hooks": {
+        "Stop": [
+            {"hooks": [{"type": "command", "command": "afplay ding.wav"}]}
+        ],
+        "PreToolUse": [
+            {"matcher": "Bash", "hooks": [{"type": "command", "command": "lint größer"}]}
+        ]
+    },
+    "model": "opus"
+}"""
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> Path:
+    """Settings that a user has made."""
+    path = tmp_path / "settings.json"
+    path.write_text(SETTINGS)
+    path.chmod(0o640)
+    return path
+
+
+def _run(home: Home, *args: str) -> None:
+    done = home.client("hooks", *args)
+    assert done.returncode == 0, done.stderr
+
+
+def test_install_adds_only_ours_and_uninstall_takes_only_ours(home: Home, settings: Path) -> None:
+    before = json.loads(SETTINGS)
+    _run(home, "install", "--file", str(settings))
+    installed = json.loads(settings.read_text())
+    assert list(installed) == ["permissions", "hooks", "model"]
+    assert installed["hooks"]["PreToolUse"] == before["hooks"]["PreToolUse"]
+    assert installed["hooks"]["Stop"][0] == before["hooks"]["Stop"][0]
+    for event in EVENTS:
+        (entry,) = installed["hooks"][event][-1]["hooks"]
+        assert entry == {"type": "command", "command": f"orch-client hook {event}", "timeout": 10}
+    assert "größer" in settings.read_text()
+    assert stat.S_IMODE(settings.stat().st_mode) == 0o640
+
+    once = settings.read_bytes(), settings.stat().st_ino
+    _run(home, "install", "--file", str(settings))
+    assert (settings.read_bytes(), settings.stat().st_ino) == once
+
+    _run(home, "uninstall", "--file", str(settings))
+    assert json.dumps(json.loads(settings.read_text())) == json.dumps(before)
+    assert settings.read_text().startswith('{\n    "permissions"')
+    assert not settings.read_text().endswith("\n")
+    assert os.listdir(settings.parent) == ["settings.json"]  # noqa: PTH208
+
+
+def test_install_makes_the_file_and_uninstall_leaves_nothing_of_ours(
+    home: Home, tmp_path: Path
+) -> None:
+    path = tmp_path / "project" / ".claude" / "settings.local.json"
+    _run(home, "install", "--file", str(path))
+    assert set(json.loads(path.read_text())["hooks"]) == set(EVENTS)
+    _run(home, "uninstall", "--file", str(path))
+    assert json.loads(path.read_text()) == {}
+    shown = home.client("hooks", "show", "--file", str(path)).stdout
+    assert shown.count("missing") == 3
+
+
+def test_a_link_stays_a_link(home: Home, settings: Path, tmp_path: Path) -> None:
+    link = tmp_path / "link.json"
+    link.symlink_to(settings)
+    _run(home, "install", "--file", str(link))
+    assert link.is_symlink()
+    assert "orch-client hook Stop" in settings.read_text()
+
+
+def test_hooks_of_ours_that_a_user_has_changed_are_left_and_not_doubled(
+    home: Home, tmp_path: Path
+) -> None:
+    path = tmp_path / "settings.json"
+    mine = "ORCH_HOME=/srv/orch /opt/bin/orch-client hook Stop"
+    entry = {"type": "command", "command": mine, "timeout": 5}
+    path.write_text(json.dumps({"hooks": {"Stop": [{"hooks": [entry]}]}}))
+    _run(home, "install", "--file", str(path))
+    assert json.loads(path.read_text())["hooks"]["Stop"] == [{"hooks": [entry]}]
+    done = home.client("hooks", "show", "--file", str(path), "--json")
+    assert json.loads(done.stdout)["hooks"]["Stop"]["command"] == mine
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("{", "no valid JSON"),
+        ('{"a": 1, "a": 2}', "a key stands twice"),
+        ("[]", "no JSON object"),
+        ('{"hooks": []}', "'hooks' is no object"),
+        ('{"hooks": {"Stop": {}}}', "'hooks.Stop' is no array"),
+        ('{"hooks": {"Stop": [{}]}}', "without an array 'hooks'"),
+    ],
+)
+def test_settings_that_cannot_be_read_are_left_alone(
+    home: Home, tmp_path: Path, text: str, says: str
+) -> None:
+    path = tmp_path / "settings.json"
+    path.write_text(text)
+    for action in ("install", "uninstall", "show"):
+        done = home.client("hooks", action, "--file", str(path))
+        assert (done.returncode, done.stdout, done.stderr.count("\n")) == (1, "", 1)
+        assert says in done.stderr
+        assert "nothing was changed" in done.stderr
+    assert path.read_text() == text
+
+
+@pytest.mark.parametrize(
+    ("command", "ours"),
+    [
+        ("orch-client hook Stop", True),
+        ("'/a b/orch-client' hook Stop", True),
+        ("my-orch-client hook Stop", False),
+        ("echo orch-client hook Stop", False),
+        ("orch-client hook Stop; rm x", False),
+        ("orch-client gate", False),
+        ("orch-client 'unclosed", False),
+        (None, False),
+    ],
+)
+def test_ours_is_what_calls_our_hook_and_nothing_else(command: object, ours: bool) -> None:
+    assert hooks.is_ours(command) is ours

@@ -1,0 +1,160 @@
+"""Screen rules: recorded screens are read rightly, and a user's own rules only when they do so."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from orch_client.courier import fixture, kinds, screen
+from orch_client.courier.kinds import BadRules, Kind
+
+FIXTURES = sorted(kinds.SHIPPED.glob("fixtures/*/*.screen"))
+AGENTS = ("claude", "codex")
+
+
+@pytest.fixture
+def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """The folder of the user's own rules, in a configuration folder of its own."""
+    monkeypatch.setenv("ORCH_CONFIG", str(tmp_path / "config.toml"))
+    folder = tmp_path / "screens"
+    folder.mkdir()
+    kinds.load.cache_clear()
+    yield folder
+    kinds.load.cache_clear()
+
+
+@pytest.mark.parametrize("path", FIXTURES, ids=lambda p: f"{p.parent.name}/{p.stem}")
+def test_a_recorded_screen_reads_as_it_was_recorded(path: Path) -> None:
+    want = fixture.read(path)
+    kind = kinds.load()[path.parent.name]
+    got = screen.read(kind, screen.parse(want.screen))
+    assert got.state == want.state, f"by the rule {got.rule!r}"
+    assert screen.same_draft(got.draft, want.draft), got.draft
+
+
+@pytest.mark.parametrize("kind", AGENTS)
+def test_there_are_recorded_screens_for_each_state_that_matters(kind: str) -> None:
+    states = {fixture.read(path).state for path in fixture.recorded(kind)}
+    assert states >= {"idle", "working", "waiting_permission"}
+
+
+def test_the_user_s_own_kind_is_known_by_its_program(own: Path) -> None:
+    (own / "gemini.toml").write_text(
+        'kind = "gemini"\nversion = "1"\nway = "type"\nprograms = ["gemini"]\n'
+        "[composer]\nfirst = '^ > (.*)$'\n"
+    )
+    found = kinds.agent_named("gemini")
+    assert found is not None
+    assert screen.read(found, screen.parse(" > hello")).draft == "hello"
+
+
+def test_own_rules_that_read_every_recorded_screen_replace_the_shipped_ones(own: Path) -> None:
+    shutil.copy(kinds.SHIPPED / "claude.toml", own)
+    text = (own / "claude.toml").read_text()
+    (own / "claude.toml").write_text(text.replace('version = "', 'version = "mine-', 1))
+    assert kinds.load()["claude"].version.startswith("mine-")
+
+
+def test_own_rules_that_misread_a_recorded_screen_are_not_used(
+    own: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    text = (kinds.SHIPPED / "claude.toml").read_text()
+    (own / "claude.toml").write_text(text[: text.index("[[rule]]")].replace("2.1", "mine-2.1"))
+    assert not kinds.load()["claude"].version.startswith("mine-")
+    assert "screen rules not used" in caplog.text
+
+
+def test_own_rules_must_also_read_the_user_s_own_recorded_screens(own: Path) -> None:
+    shutil.copy(kinds.SHIPPED / "claude.toml", own)
+    made = fixture.Fixture("claude", "9", "working", "", "0,0", "10x2", "mine", "nothing known")
+    fixture.write(own / "fixtures" / "claude" / "9-mine.screen", made)
+    with pytest.raises(BadRules, match=r"9-mine\.screen reads as unknown"):
+        kinds.check_recorded(kinds.parse(own / "claude.toml"))
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("kind = ", "cannot be read"),
+        ('kind = "other"\nversion = "1"\nway = "type"', "name the file after its kind"),
+        ('kind = "x"\nversion = "1"\nway = "shout"', "use one of: type, show"),
+        ('kind = "x"\nway = "type"', "lacks or misuses a key"),
+        ('kind = "x"\nversion = "1"\nway = "type"\n[composer]\nfirst = "("', "is no pattern"),
+        (
+            'kind = "x"\nversion = "1"\nway = "type"\n'
+            '[[rule]]\nid = "a"\nstate = "happy"\npattern = "a"',
+            "'happy'; use one of",
+        ),
+    ],
+)
+def test_a_bad_file_of_rules_is_told_in_one_sentence(tmp_path: Path, text: str, says: str) -> None:
+    path = tmp_path / "x.toml"
+    path.write_text(text)
+    with pytest.raises(BadRules, match=says) as told:
+        kinds.parse(path)
+    assert "\n" not in str(told.value)
+
+
+def test_a_fixture_is_read_as_it_was_written(tmp_path: Path) -> None:
+    made = fixture.Fixture("claude", "1", "idle", "two\nlines", "1,2", "80x24", "x", "a\n---\nb\n")
+    fixture.write(tmp_path / "f.screen", made)
+    assert fixture.read(tmp_path / "f.screen") == made
+    with pytest.raises(FileExistsError):
+        fixture.write(tmp_path / "f.screen", made)
+
+
+@pytest.mark.parametrize(
+    "text", ["", "kind: claude\n---\nx", "no head at all", "draft: [1]\n---\n"]
+)
+def test_what_is_no_fixture_is_told(tmp_path: Path, text: str) -> None:
+    (tmp_path / "f.screen").write_text(text)
+    with pytest.raises(BadRules, match=r"f\.screen is no recorded screen"):
+        fixture.read(tmp_path / "f.screen")
+
+
+def _claude() -> Kind:
+    return kinds.load()["claude"]
+
+
+@pytest.mark.parametrize(
+    ("draft", "text", "is_in"),
+    [
+        ("hello world", "hello world", True),
+        ("hello\n  world", "hello world", True),
+        ("", "hello", False),
+        (None, "hello", False),
+        ("hello", "hello world, this is longer than the draft", False),
+        ("this is longer than the draft", "hello world, this is longer than the draft", True),
+        ("[message 0123abcd from atlas:pm]", "[message 0123abcd from atlas:pm]\nhello", False),
+        ("mine hello world", "hello world", False),
+        ("[Pasted text #3 +40 lines]", "a\n" * 41, True),
+        ("mine [Pasted text #3 +40 lines]", "a\n" * 41, False),
+        ("see [Pasted text #1 +39 lines] there", "see [Pasted text #1 +39 lines] there", True),
+        ("👍🏽", "👍🏽", True),
+        ("👍", "👍🏽", True),
+        ("why", "👍🏽", False),
+        ("\u00e9t\u00e9", "e\u0301te\u0301", True),
+    ],
+)
+def test_a_text_has_landed_when_the_composer_shows_it(
+    draft: str | None, text: str, is_in: bool
+) -> None:
+    assert screen.landed(_claude(), draft, text) is is_in
+
+
+def test_dim_text_and_the_letter_under_the_cursor_before_it_are_a_placeholder() -> None:
+    lines = "─" * 20, "❯\xa0\x1b[7m\x1b[39mP\x1b[0;2mress up to edit\x1b[0m", "─" * 20
+    assert screen.read(_claude(), screen.parse("\n".join(lines))).draft == ""
+
+
+def test_a_colour_that_has_a_two_in_it_is_not_dim() -> None:
+    lines = "─" * 20, "❯\xa0\x1b[38;5;2mhello\x1b[38;2;2;2;2m you\x1b[0m", "─" * 20
+    assert screen.read(_claude(), screen.parse("\n".join(lines))).draft == "hello you"
+
+
+def test_a_draft_of_several_lines_loses_the_margin_only() -> None:
+    lines = "─" * 20, "❯ one", "", "    two", "─" * 20
+    assert screen.read(_claude(), screen.parse("\n".join(lines))).draft == "one\n\n  two"
