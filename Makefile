@@ -2,12 +2,13 @@
 VENV := .venv
 BIN := $(VENV)/bin
 TOOLS := .tools
+AGENTS := .agents
 GRPCURL_VERSION := v1.9.4
 STAMP := $(VENV)/.stamp
 export PATH := $(CURDIR)/$(TOOLS)/bin:$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run demo test check proto bench faults tools format clean
+.PHONY: help setup run demo test check proto bench faults agents tools format clean
 
 help: ## list the verbs
 	@awk -F':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -24,7 +25,7 @@ run: setup ## start the server (all set-up done first); prints what to type next
 demo: setup ## a server and three agents in tmux, at work before your eyes
 	@scripts/demo
 
-test: setup ## all tests; real tmux, real grpcurl where Go can build it
+test: setup ## all tests; real tmux, grpcurl where Go can build it, real agents after `make agents`
 	@scripts/tools $(TOOLS) $(GRPCURL_VERSION)
 	@$(BIN)/python -m pytest
 
@@ -40,11 +41,15 @@ check: setup ## format, lint, types, imports, proto: what must hold before a com
 proto: setup ## generate generated/ from proto/
 	@scripts/generate-proto generated
 
-bench: setup ## performance, as ratios to a bare baseline of the same run
+bench: setup ## performance beside a bare baseline; after `make agents` also of the real Claude Code
 	@$(BIN)/python -m bench
+	@$(BIN)/python -m tests.agents.measure
 
-faults: setup ## the kill loops of the tests, long
-	@ORCH_FAULT_ROUNDS=100 $(BIN)/python -m pytest tests/e2e/test_faults.py --timeout 1800
+faults: setup ## 10,000 deliveries while all is killed; prints delivered, doubled, lost, …
+	@$(BIN)/python -m tests.faults
+
+agents: ## the real agents that tests drive: Claude Code and Codex (npm, 500 MB)
+	@scripts/agents $(AGENTS)
 
 tools: ## the tools that only tests need: grpcurl
 	@scripts/tools $(TOOLS) $(GRPCURL_VERSION)
@@ -54,4 +59,4 @@ format: setup ## format the code
 	$(BIN)/ruff format .
 
 clean: ## remove what the verbs above made
-	rm -rf $(VENV) $(TOOLS) .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) $(TOOLS) $(AGENTS) .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -1,0 +1,1 @@
+"""The fault harness: a fake agent that misbehaves, and everything killed around it."""

@@ -1,0 +1,65 @@
+"""The fault harness:
+
+    python -m tests.faults [--deliveries N] [--seed S] [--panes P]
+
+Sends N texts to fake agents that misbehave, while the server, the clients and their tmux clients
+are killed with -9; in the end also the tmux server itself. Prints what was delivered, doubled, lost
+and pretended. Exit status 1 when anything was lost, doubled, garbled, falsely confirmed or left
+open.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import random
+import signal
+import sys
+
+from tests.faults.arena import Arena
+from tests.faults.run import Options, Result, run
+from tests.faults.verdict import lines
+
+
+def main() -> int:
+    """Returns the exit status."""
+    parser = argparse.ArgumentParser(prog="python -m tests.faults")
+    parser.add_argument("--deliveries", type=int, default=10_000)
+    parser.add_argument("--seed", type=int, default=random.randrange(2**32))
+    parser.add_argument("--panes", type=int, default=24)
+    parser.add_argument("--pace", type=float, default=5.0, help="seconds between server kills")
+    parser.add_argument("--patience", type=float, default=150.0)
+    parser.add_argument("--last", type=int, default=None, help="deliveries around tmux's death")
+    parser.add_argument("--keep", action="store_true", help="leave the folder of the run")
+    given = parser.parse_args()
+    last = given.deliveries // 50 if given.last is None else given.last
+    options = Options(given.deliveries, given.seed, given.panes, last, given.pace, given.patience)
+    print(f"{options.deliveries:,} deliveries to {options.panes} panes, seed {options.seed}")
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    arena = Arena(options.panes, options.seed)
+    if given.keep:
+        print(f"folder: {arena.home.path}")
+        arena.home.remove = lambda: None  # type: ignore[method-assign]
+    try:
+        arena.open()
+        result = asyncio.run(run(options, arena))
+    except KeyboardInterrupt:
+        return 130
+    finally:
+        arena.close()
+    return report(result)
+
+
+def report(result: Result) -> int:
+    """Prints the tables; returns the exit status."""
+    print("\n".join(lines(result.storm)))
+    if result.last is not None:
+        print("\naround the death of the tmux server (at most once is promised):")
+        print("\n".join(lines(result.last)))
+    kills = ", ".join(f"{n} × {what}" for what, n in result.kills.most_common())
+    print(f"\nkilled: {kills}\nduration: {result.seconds:.0f} s")
+    return 0 if result.storm.good and (result.last is None or result.last.good) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
