@@ -12,13 +12,16 @@ import contextlib
 import time
 from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import grpc
 
 from orch.v1 import delivery_pb2, heartbeat_pb2
-from orch_client.courier.deliver import Courier, Offer, Outcome, PaneAddress, Reply
+from orch_client.courier.offer import Offer, Outcome, PaneAddress, Reply
 from orch_client.courier.tmux import DEADLINE
+
+if TYPE_CHECKING:
+    from orch_client.courier.deliver import Courier
 
 Reason: TypeAlias = heartbeat_pb2.GoodbyeReason.ValueType
 
@@ -48,7 +51,7 @@ class Ended(Exception):
 class Desk:
     """Takes the offers for one pane to the courier, and what became of them to the server."""
 
-    def __init__(self, courier: Courier, at: PaneAddress) -> None:
+    def __init__(self, courier: Callable[[], Courier], at: PaneAddress) -> None:
         self._courier = courier
         self._at = at
         self._connection: Connection | None = None
@@ -73,7 +76,7 @@ class Desk:
         """Starts to work on an offer, unless it is being worked on."""
         if given.sequence in self._works:
             return
-        work = self._courier.serve(_offer(given), self._at, _Errand(self, given))
+        work = self._courier().serve(_offer(given), self._at, _Errand(self, given))
         task = asyncio.create_task(work)
         self._works[given.sequence] = task
         task.add_done_callback(lambda _: self._works.pop(given.sequence, None))

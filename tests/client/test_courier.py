@@ -18,7 +18,7 @@ from orch_client.courier import deliver
 from orch_client.courier import tmux as speech
 from orch_client.courier.deliver import Courier, Offer, Outcome
 from orch_client.courier.guard import Guard, Status
-from orch_client.courier.work import CONFIRMED, REFUSED
+from orch_client.courier.offer import CONFIRMED, REFUSED
 from tests.client.conftest import Recorded, address, served
 from tests.client.conftest import deliver as send
 from tests.support import RECORDER, Home, Tmux, until

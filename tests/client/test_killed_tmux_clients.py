@@ -13,7 +13,7 @@ import pytest
 
 from orch_client.courier import deliver
 from orch_client.courier.deliver import Courier, Offer
-from orch_client.courier.work import CONFIRMED
+from orch_client.courier.offer import CONFIRMED
 from tests.client.conftest import Recorded, served
 
 PANES = 4

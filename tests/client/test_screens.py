@@ -11,7 +11,7 @@ import pytest
 from orch_client.courier import fixture, kinds, screen
 from orch_client.courier.kinds import BadRules, Kind
 
-FIXTURES = sorted(kinds.SHIPPED.glob("fixtures/*/*.screen"))
+FIXTURES = sorted(Path(kinds.SHIPPED).glob("fixtures/*/*.screen"))
 AGENTS = ("claude", "codex")
 
 
@@ -52,7 +52,7 @@ def test_the_user_s_own_kind_is_known_by_its_program(own: Path) -> None:
 
 
 def test_own_rules_that_read_every_recorded_screen_replace_the_shipped_ones(own: Path) -> None:
-    shutil.copy(kinds.SHIPPED / "claude.toml", own)
+    shutil.copy(Path(kinds.SHIPPED) / "claude.toml", own)
     text = (own / "claude.toml").read_text()
     (own / "claude.toml").write_text(text.replace('version = "', 'version = "mine-', 1))
     assert kinds.load()["claude"].version.startswith("mine-")
@@ -61,14 +61,14 @@ def test_own_rules_that_read_every_recorded_screen_replace_the_shipped_ones(own:
 def test_own_rules_that_misread_a_recorded_screen_are_not_used(
     own: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    text = (kinds.SHIPPED / "claude.toml").read_text()
+    text = (Path(kinds.SHIPPED) / "claude.toml").read_text()
     (own / "claude.toml").write_text(text[: text.index("[[rule]]")].replace("2.1", "mine-2.1"))
     assert not kinds.load()["claude"].version.startswith("mine-")
     assert "screen rules not used" in caplog.text
 
 
 def test_own_rules_must_also_read_the_user_s_own_recorded_screens(own: Path) -> None:
-    shutil.copy(kinds.SHIPPED / "claude.toml", own)
+    shutil.copy(Path(kinds.SHIPPED) / "claude.toml", own)
     made = fixture.Fixture("claude", "9", "working", "", "0,0", "10x2", "mine", "nothing known")
     fixture.write(own / "fixtures" / "claude" / "9-mine.screen", made)
     with pytest.raises(BadRules, match=r"9-mine\.screen reads as unknown"):

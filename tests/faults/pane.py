@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from orch_client.courier.work import PaneAddress
+from orch_client.courier.offer import PaneAddress
 from tests.support import Tmux, until
 
 #: What the fake agent's person types.

@@ -8,6 +8,7 @@ import json
 import os
 import re
 import sys
+from pathlib import Path
 
 from orch_client import errors, identity
 from orch_client.courier import fixture, kinds, programs, screen, tmux
@@ -74,7 +75,8 @@ def _capture(args: argparse.Namespace) -> int:
         about="recorded by 'orch-client screen capture'",
         screen=shown,
     )
-    folder = kinds.own_folder() / "fixtures" / kind.name
+    own = Path(kinds.own_folder())
+    folder = own / "fixtures" / kind.name
     path = folder / f"{args.release}-{args.name or state}.screen"
     try:
         fixture.write(path, made)
@@ -90,7 +92,7 @@ def _capture(args: argparse.Namespace) -> int:
     if (state, draft) != (seen.state, seen.draft):
         print(
             f"The rules for {kind.name} read it wrongly; mend a copy of them in"
-            f" {kinds.own_folder() / f'{kind.name}.toml'}, then try: orch-client screen check",
+            f" {own / f'{kind.name}.toml'}, then try: orch-client screen check",
             file=sys.stderr,
         )
     return 0
@@ -134,7 +136,7 @@ def _check(args: argparse.Namespace) -> int:
     """Tests what is in force, and the user's own files even when they are not used."""
     known = dict(kinds.load())
     results = []
-    own = {path.stem: path for path in sorted(kinds.own_folder().glob("*.toml"))}
+    own = {path.stem: path for path in sorted(Path(kinds.own_folder()).glob("*.toml"))}
     if args.kind and args.kind not in {**known, **own}:
         raise ClientError(
             f"there are no rules for '{args.kind}'; there are: {', '.join(sorted(known))}.",
@@ -155,7 +157,7 @@ def _check(args: argparse.Namespace) -> int:
 def _checked(name: str, own: object, known: dict[str, Kind]) -> dict[str, object]:
     told: dict[str, object] = {"kind": name, "rules": "own" if own else "shipped"}
     try:
-        path = kinds.own_folder() / f"{name}.toml"
+        path = Path(kinds.own_folder()) / f"{name}.toml"
         kind = kinds.parse(path) if own else known[name]
         return {**told, "screens": kinds.check_recorded(kind), "error": ""}
     except BadRules as exc:

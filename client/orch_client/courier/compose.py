@@ -9,8 +9,9 @@ from orch_client.courier import screen
 from orch_client.courier.kinds import Kind
 from orch_client.courier.look import Look
 from orch_client.courier.obstacle import obstacle
+from orch_client.courier.offer import PASTED, Outcome
 from orch_client.courier.submit import Submission
-from orch_client.courier.work import PASTED, Outcome, Work, why
+from orch_client.courier.work import Work, why
 
 STILL = 0.05  # between two looks that must agree
 _MOST_TRIES = 20

@@ -13,13 +13,24 @@ import contextlib
 import logging
 from collections.abc import Callable, Coroutine
 from dataclasses import replace
-from typing import Any, Protocol
+from typing import Any
 
 from orch_client.courier import reply
 from orch_client.courier.compose import STILL, compose
 from orch_client.courier.look import Look
 from orch_client.courier.obstacle import NOT_NOW, is_shown, obstacle
-from orch_client.courier.reply import Reply
+from orch_client.courier.offer import (
+    CONFIRMED,
+    PASTED,
+    QUEUED_BY_AGENT,
+    REFUSED,
+    UNCONFIRMED,
+    Listener,
+    Offer,
+    Outcome,
+    PaneAddress,
+    Reply,
+)
 from orch_client.courier.show import show
 from orch_client.courier.tmux import (
     PaneGone,
@@ -29,18 +40,7 @@ from orch_client.courier.tmux import (
     TmuxFailed,
     TmuxSilent,
 )
-from orch_client.courier.work import (
-    CONFIRMED,
-    PASTED,
-    QUEUED_BY_AGENT,
-    REFUSED,
-    UNCONFIRMED,
-    Offer,
-    Outcome,
-    PaneAddress,
-    Work,
-    why,
-)
+from orch_client.courier.work import Work, why
 
 __all__ = ["Courier", "Listener", "Offer", "Outcome", "PaneAddress", "Reply"]
 
@@ -48,19 +48,6 @@ _SILENT_PAUSE = 0.5
 _WATCH_PAUSE, _LATER_PAUSE, _LATER = 0.1, 0.25, 10.0
 
 logger = logging.getLogger(__name__)
-
-
-class Listener(Protocol):
-    """Hears what becomes of an offer."""
-
-    async def report(self, offer: Offer, outcome: Outcome) -> None:
-        """PASTED when the text is in the pane, then the final outcome."""
-
-    async def ready(self, at: PaneAddress) -> None:
-        """What stood in the way of a refused offer is over."""
-
-    async def reply(self, offer: Offer, said: Reply) -> None:
-        """What the screen said after a delivery for which somebody asked."""
 
 
 class Courier:

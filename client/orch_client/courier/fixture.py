@@ -32,7 +32,7 @@ class Fixture:
 def recorded(kind: str) -> Iterator[Path]:
     """The shipped fixtures of a kind, then the user's own."""
     for folder in (kinds.SHIPPED, kinds.own_folder()):
-        yield from sorted((folder / "fixtures" / kind).glob("*.screen"))
+        yield from sorted((Path(folder) / "fixtures" / kind).glob("*.screen"))
 
 
 def read(path: Path) -> Fixture:

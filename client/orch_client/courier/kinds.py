@@ -14,10 +14,9 @@ import tomllib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
-from pathlib import Path
 from typing import Any
 
-SHIPPED = Path(__file__).parent / "screens"
+SHIPPED = os.path.join(os.path.dirname(__file__), "screens")
 STATES = frozenset(
     {"starting", "working", "idle", "waiting_permission", "waiting_question", "usage_limited"}
     | {"auth_failed", "unknown"}
@@ -81,12 +80,12 @@ class Kind:
     words: Mapping[str, frozenset[str]]
 
 
-def own_folder() -> Path:
+def own_folder() -> str:
     """The folder of the user's own screen rules."""
     if os.environ.get("ORCH_CONFIG"):
-        return Path(os.environ["ORCH_CONFIG"]).parent / "screens"
-    base = os.environ.get("XDG_CONFIG_HOME") or str(Path.home() / ".config")
-    return Path(base) / "orch" / "screens"
+        return os.path.join(os.path.dirname(os.environ["ORCH_CONFIG"]), "screens")
+    base = os.environ.get("XDG_CONFIG_HOME") or os.path.expanduser("~/.config")
+    return os.path.join(base, "orch", "screens")
 
 
 @cache
@@ -99,7 +98,7 @@ def load() -> Mapping[str, Kind]:
             own = parse(path)
             check_recorded(own)
         except BadRules as exc:
-            logger.warning("screen rules not used", extra={"file": str(path), "error": str(exc)})
+            logger.warning("screen rules not used", extra={"file": path, "error": str(exc)})
         else:
             kinds[own.name] = own
     return kinds
@@ -133,17 +132,18 @@ def check_recorded(kind: Kind) -> int:
     return count
 
 
-def parse(path: Path) -> Kind:
+def parse(path: str | os.PathLike[str]) -> Kind:
     """Reads one file. Raises BadRules."""
+    name = os.path.basename(path)
     try:
-        data = tomllib.loads(path.read_text("utf-8"))
-        return _kind(path.stem, data)
+        with open(path, "rb") as file:
+            return _kind(name.removesuffix(".toml"), tomllib.load(file))
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as exc:
-        raise BadRules(f"{path.name} cannot be read: {exc}.") from exc
+        raise BadRules(f"{name} cannot be read: {exc}.") from exc
     except re.error as exc:
-        raise BadRules(f"{path.name}: '{exc.pattern!r}' is no pattern ({exc.msg}).") from exc
+        raise BadRules(f"{name}: '{exc.pattern!r}' is no pattern ({exc.msg}).") from exc
     except (KeyError, TypeError, AttributeError) as exc:
-        raise BadRules(f"{path.name} lacks or misuses a key ({exc}).") from exc
+        raise BadRules(f"{name} lacks or misuses a key ({exc}).") from exc
 
 
 def _kind(stem: str, data: dict[str, Any]) -> Kind:
@@ -199,5 +199,6 @@ def _pattern(given: str | None) -> re.Pattern[str] | None:
     return re.compile(given) if given else None
 
 
-def _files(folder: Path) -> Iterator[Path]:
-    yield from sorted(folder.glob("*.toml"))
+def _files(folder: str) -> Iterator[str]:
+    names = os.listdir(folder) if os.path.isdir(folder) else ()
+    yield from (os.path.join(folder, name) for name in sorted(names) if name.endswith(".toml"))

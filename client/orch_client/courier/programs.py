@@ -7,9 +7,9 @@ script or a command is a program of its own, and so is judged by --kind.
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, replace
 from enum import Enum
-from pathlib import Path, PurePosixPath
 
 from orch_client.courier import kinds
 
@@ -83,7 +83,7 @@ def is_prompt(pid: int) -> bool:
 
 def classify(cmdline: list[str]) -> Program:
     """Judges one command line."""
-    name = PurePosixPath(cmdline[0]).name.lstrip("-") if cmdline and cmdline[0] else ""
+    name = _name(cmdline[0]).lstrip("-") if cmdline else ""
     words = kinds.load()["shell"].words
     prompts, shells = words["prompts"], words["shells"]
     family = name if name in words["interpreters"] | prompts else name.rstrip("0123456789.")
@@ -103,7 +103,7 @@ def classify(cmdline: list[str]) -> Program:
 
 def _of_script(script: str, cmdline: list[str], by_shell: bool) -> Program:
     """A shell or interpreter that runs a script or a command."""
-    name = PurePosixPath(script).name or script
+    name = _name(script) or script
     agent = kinds.agent_named(name, script)
     if agent is not None:
         return Program(name, Sort.AGENT, agent.name)
@@ -150,7 +150,8 @@ def _group(pid: int) -> int:
 def _stat(pid: int) -> list[str]:
     """The fields of /proc/PID/stat after the name: state, ppid, pgrp, session, tty, tpgid, …"""
     try:
-        text = Path(f"/proc/{pid}/stat").read_text(errors="replace")
+        with open(f"/proc/{pid}/stat", errors="replace") as file:
+            text = file.read()
     except OSError:
         return []
     return text.rpartition(")")[2].split()
@@ -158,7 +159,8 @@ def _stat(pid: int) -> list[str]:
 
 def _cmdline(pid: int) -> list[str]:
     try:
-        raw = Path(f"/proc/{pid}/cmdline").read_bytes()
+        with open(f"/proc/{pid}/cmdline", "rb") as file:
+            raw = file.read()
     except OSError:
         return []
     return (
@@ -178,7 +180,15 @@ def _tree(pid: int, most: int = 200) -> list[int]:
 
 
 def _children_files(pid: int) -> list[str]:
+    found = []
     try:
-        return [p.read_text() for p in Path(f"/proc/{pid}/task").glob("*/children")]
+        for task in os.listdir(f"/proc/{pid}/task"):
+            with open(f"/proc/{pid}/task/{task}/children") as file:
+                found.append(file.read())
     except OSError:
         return []
+    return found
+
+
+def _name(path: str) -> str:
+    return os.path.basename(path.rstrip("/"))

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass
 
 from orch_client.courier import screen
 from orch_client.courier.look import Look
+from orch_client.courier.offer import Reply
 from orch_client.courier.work import Work
 
 _LARGEST = 64 * 1024
@@ -14,14 +14,6 @@ _HISTORY = 3000  # lines of scrollback
 _PAUSE = 0.2
 _STILL_FOR = 1.0  # a screen without rules counts as at rest when it has not changed for so long
 _MARK = 30  # so much of a text's beginning finds it on the screen
-
-
-@dataclass(frozen=True, slots=True)
-class Reply:
-    """The text below the delivered one. `complete`: the agent had come to rest."""
-
-    text: str
-    complete: bool
 
 
 async def watch(work: Work) -> Reply:

@@ -8,17 +8,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from orch_client.courier.look import Look
+from orch_client.courier.offer import CONFIRMED, UNCONFIRMED, Outcome
 from orch_client.courier.tmux import TmuxSilent
-from orch_client.courier.work import (
-    CONFIRMED,
-    SEEN,
-    UNCONFIRMED,
-    Outcome,
-    Work,
-    answer,
-    set_number,
-    why,
-)
+from orch_client.courier.work import SEEN, Work, answer, set_number, why
 
 
 async def show(work: Work, seen: Look) -> Outcome:

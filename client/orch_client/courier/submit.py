@@ -12,7 +12,8 @@ import asyncio
 from orch_client.courier import screen
 from orch_client.courier.kinds import Kind
 from orch_client.courier.look import Look
-from orch_client.courier.work import CONFIRMED, QUEUED_BY_AGENT, UNCONFIRMED, Outcome, Work
+from orch_client.courier.offer import CONFIRMED, QUEUED_BY_AGENT, UNCONFIRMED, Outcome
+from orch_client.courier.work import Work
 
 _LANDS_WITHIN = 30.0
 _EMPTY_FOR = 10.0  # nothing is painted later than this by an agent that runs

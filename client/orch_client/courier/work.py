@@ -9,46 +9,10 @@ from dataclasses import dataclass
 
 from orch_client.courier.guard import Cursor, Guard, Status
 from orch_client.courier.look import Look, look
+from orch_client.courier.offer import REFUSED, UNCONFIRMED, Offer, Outcome, PaneAddress
 from orch_client.courier.tmux import PaneGone, Tmux, TmuxFailed, TmuxSilent
 
-PASTED, CONFIRMED, UNCONFIRMED, REFUSED = "PASTED", "CONFIRMED", "UNCONFIRMED", "REFUSED"
-QUEUED_BY_AGENT = "QUEUED_BY_AGENT"
 SEEN = "OK"
-
-
-@dataclass(frozen=True, slots=True)
-class PaneAddress:
-    """The incarnation of a pane on this host."""
-
-    socket: str
-    server_pid: int
-    started: int
-    pane: str
-
-
-@dataclass(frozen=True, slots=True)
-class Offer:
-    """What to deliver. `kind` is the one under which the pane was registered, "" for none; `mode`
-    a DeliveryMode without its prefix; `reply_patience` in seconds, 0 when nobody asks.
-    `tried_before` says that another attempt with this number may have come before."""
-
-    sequence: int
-    generation: str
-    text: str
-    kind: str
-    tried_before: bool = False
-    mode: str = "WAIT_IDLE"
-    reply_patience: float = 0.0
-
-
-@dataclass(frozen=True, slots=True)
-class Outcome:
-    """PASTED, CONFIRMED, QUEUED_BY_AGENT, UNCONFIRMED or REFUSED, and one sentence on what was
-    seen. `reason` is the RefusalReason of a refusal, without its prefix."""
-
-    state: str
-    detail: str
-    reason: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,7 +15,7 @@ from orch.v1.heartbeat_pb2_grpc import HeartbeatServiceStub
 from orch_client import channel, errors
 from orch_client.connection import Reason
 from orch_client.courier.control import Control
-from orch_client.courier.deliver import Courier, PaneAddress
+from orch_client.courier.offer import PaneAddress
 from orch_client.courier.tmux import DEADLINE, PaneGone, TmuxDied, TmuxFailed, TmuxSilent
 from orch_client.errors import ClientError
 from orch_client.fleet.door import Door
@@ -25,6 +25,7 @@ from orch_client.status import StatusLine
 
 if TYPE_CHECKING:
     from orch.v1.heartbeat_pb2_grpc import HeartbeatServiceAsyncStub
+    from orch_client.courier.deliver import Courier
 
 _LOOK = 1.0
 _SPREAD, _MOST = 0.01, 2.0  # seconds for each pane; for all together
@@ -39,7 +40,7 @@ class Fleet:
         self._session = session
         self._target = channel.address()
         self._control = Control(self._socket)
-        self._courier = Courier(lambda _: self._control)
+        self._courier: Courier | None = None
         self._status = StatusLine()
         self._door = Door(self._target, self._socket, self._status.show)
         self._stop = asyncio.Event()
@@ -57,10 +58,18 @@ class Fleet:
             async with grpc.aio.insecure_channel(self._target, channel.OPTIONS) as grpc_channel:
                 await self._follow(HeartbeatServiceStub(grpc_channel))
         finally:
-            await self._courier.close()
+            if self._courier is not None:
+                await self._courier.close()
             await self._control.close()
             self._status.close()
         return 0
+
+    def _the_courier(self) -> Courier:
+        if self._courier is None:
+            from orch_client.courier.deliver import Courier
+
+            self._courier = Courier(lambda _: self._control)
+        return self._courier
 
     async def _check(self) -> None:
         if not self._target.startswith("unix:"):
@@ -117,7 +126,7 @@ class Fleet:
             if member.task is not None and member.task.done():
                 member.task.result()  # it ends only when told to, or by a fault
         elif seen.pid not in self._ours:
-            member = Member(seen, self._door, stub, self._courier, self._spread)
+            member = Member(seen, self._door, stub, self._the_courier, self._spread)
             self._members[seen.at] = member
             member.start()
 

@@ -19,13 +19,13 @@ from orch.v1 import agent_pb2, heartbeat_pb2
 from orch_client import __version__
 from orch_client.connection import Connection, Desk, Ended, Lost, Reason, Superseded
 from orch_client.courier import programs
-from orch_client.courier.deliver import Courier
 from orch_client.fleet.door import Door, Entry
 from orch_client.fleet.panes import Seen
 from orch_client.heartbeat import pause
 
 if TYPE_CHECKING:
     from orch.v1.heartbeat_pb2_grpc import HeartbeatServiceAsyncStub
+    from orch_client.courier.deliver import Courier
 
 _AWAY = 15.0
 #: With these the stream is tried again at once; all others are the server's no to this pane.
@@ -52,7 +52,7 @@ class Member:
         seen: Seen,
         door: Door,
         stub: HeartbeatServiceAsyncStub,
-        courier: Courier,
+        courier: Callable[[], Courier],
         spread: Callable[[], float],
     ) -> None:
         self.seen = seen

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from orch_client.courier.deliver import PaneAddress
+from orch_client.courier.offer import PaneAddress
 from orch_client.courier.tmux import Tmux
 
 # tmux allows no ":" in a session's name, so the command, which may hold anything, comes after it.
