@@ -46,6 +46,7 @@ __all__ = ["Courier", "Listener", "Offer", "Outcome", "PaneAddress", "Reply"]
 
 _SILENT_PAUSE = 0.5
 _WATCH_PAUSE, _LATER_PAUSE, _LATER = 0.1, 0.25, 10.0
+_SHARE = 0.02  # seconds between two looks for each pane that is watched: so much work at most
 
 logger = logging.getLogger(__name__)
 
@@ -76,7 +77,9 @@ class Courier:
             await listener.report(offer, outcome)
         if outcome.state == REFUSED and outcome.reason in NOT_NOW:
             self._forget_watch(at)
-            self._watches[at] = asyncio.create_task(_until_ready(work, listener))
+            watch = asyncio.create_task(self._until_ready(work, listener))
+            self._watches[at] = watch
+            watch.add_done_callback(lambda ended: self._watch_ended(at, ended))
         elif outcome.state in (CONFIRMED, QUEUED_BY_AGENT) and offer.reply_patience > 0:
             self._in_background(_reply(work, listener))
 
@@ -94,6 +97,22 @@ class Courier:
         watch = self._watches.pop(at, None)
         if watch is not None:
             watch.cancel()
+
+    def _watch_ended(self, at: PaneAddress, ended: asyncio.Task[None]) -> None:
+        if self._watches.get(at) is ended:
+            del self._watches[at]
+
+    async def _until_ready(self, work: Work, listener: Listener) -> None:
+        """Says that the pane can take the text, or is to be refused for another reason."""
+        clock = asyncio.get_running_loop().time
+        began = clock()
+        while True:
+            soon = _WATCH_PAUSE if clock() < began + _LATER else _LATER_PAUSE
+            await asyncio.sleep(max(soon, _SHARE * len(self._watches)))
+            with contextlib.suppress(TmuxSilent, TmuxFailed):
+                if not await _hinders(work):
+                    await listener.ready(work.at)
+                    return
 
     def _in_background(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.create_task(work)
@@ -167,29 +186,19 @@ async def _type(work: Work, seen: Look) -> Outcome:
     return Outcome(CONFIRMED, f"Typed into {name}.")
 
 
-async def _until_ready(work: Work, listener: Listener) -> None:
-    """Returns when the pane can take the text, or when it is to be refused for another reason."""
-    clock = asyncio.get_running_loop().time
-    began = clock()
+async def _hinders(work: Work) -> bool:
+    """Whether two looks find something that will pass by itself; what is for good does not."""
     offer = work.offer
-    while True:
-        await asyncio.sleep(_WATCH_PAUSE if clock() < began + _LATER else _LATER_PAUSE)
-        with contextlib.suppress(TmuxSilent, TmuxFailed):
-            try:
-                if await _hinders(work, offer):
-                    continue
-                await asyncio.sleep(STILL)
-                if await _hinders(work, offer):
-                    continue
-            except PaneGone:  # the next attempt says so
-                pass
-            await listener.ready(work.at)
-            return
-
-
-async def _hinders(work: Work, offer: Offer) -> bool:
-    way = obstacle(await work.look(), work.at.pane, offer.kind, offer.mode, offer.text)
-    return way is not None and way.reason in NOT_NOW
+    for pause in (0.0, STILL):
+        await asyncio.sleep(pause)
+        try:
+            seen = await work.look()
+        except PaneGone:  # the next attempt says so
+            return False
+        way = obstacle(seen, work.at.pane, offer.kind, offer.mode, offer.text)
+        if way is not None and way.reason in NOT_NOW:
+            return True
+    return False
 
 
 async def _reply(work: Work, listener: Listener) -> None:
