@@ -54,6 +54,7 @@ def test_a_wait_that_ends_first_says_what_is_waited_for(home: Home, tester: Path
     delivery = done.stdout.split()[-2]
     assert done.stderr.startswith(f"orch-client: {delivery} for atlas:tester is still pending")
     assert tester.read_bytes() == b""
+    assert ", dnd" in home.client("agents").stdout
     assert home.client("dnd", "off", "atlas:tester").returncode == 0
     until(lambda: tester.read_bytes() == b"later\r", "the text, let go")
 

@@ -62,7 +62,8 @@ def print_agents(agents: list[agent_pb2.Agent]) -> None:
     rows = [
         (
             f"{agent.session}:{agent.role}",
-            output.word(Liveness.Name(agent.liveness), "LIVENESS_"),
+            output.word(Liveness.Name(agent.liveness), "LIVENESS_")
+            + (", dnd" if agent.do_not_disturb else ""),
             output.moment(agent.last_check_in_time),
             agent.pane.pane_id,
             agent.kind or "-",
