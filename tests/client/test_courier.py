@@ -18,7 +18,7 @@ from orch_client.courier import deliver
 from orch_client.courier import tmux as speech
 from orch_client.courier.deliver import Courier, Offer, Outcome
 from orch_client.courier.guard import Guard, Status
-from orch_client.courier.offer import CONFIRMED, REFUSED
+from orch_client.courier.offer import CONFIRMED, REFUSED, UNCONFIRMED
 from tests.client.conftest import Recorded, address, served
 from tests.client.conftest import deliver as send
 from tests.support import RECORDER, Home, Tmux, until
@@ -225,6 +225,26 @@ def test_a_shell_in_the_place_of_an_agent_gets_nothing(home: Home, tmux: Tmux) -
     assert outcome.state == REFUSED
     assert "The agent has exited" in outcome.detail
     assert "orch-ran" not in tmux.screen(pane)
+
+
+@pytest.mark.parametrize("kind", ["", "generic", "claude"])
+def test_a_shell_gets_no_enter_for_a_text_that_an_agent_had(
+    home: Home, tmux: Tmux, kind: str
+) -> None:
+    """The agent was killed between paste and Enter, and its shell has the pane again."""
+    pane = tmux.pane("atlas", "agent")
+    tmux.type(pane, "PS1='ready$ '")
+    tmux.wait_for(pane, "\nready$")
+    ran = home.path / "orch-ran"
+    tmux.run("send-keys", "-t", pane, "-l", f"touch {ran}")
+    tmux.wait_for(pane, f"touch {ran}")
+    guard = Guard(1, 1, pane, GENERATION, 5)
+    for option, value in ((guard.used, "5"), (guard.pasted, "5"), (guard.owner, "1.1")):
+        tmux.run("set-option", "-p", "-t", pane, option, value)
+    outcome = send(address(tmux, pane), replace(_offer(5, "text", kind), tried_before=True))
+    assert outcome.state == UNCONFIRMED, outcome
+    assert not ran.exists()
+    assert tmux.screen(pane).count("ready$") == 2
 
 
 def test_a_strange_command_name_breaks_nothing(home: Home, tmux: Tmux) -> None:

@@ -170,7 +170,10 @@ async def _deliver(work: Work) -> Outcome:
 async def _type(work: Work, seen: Look) -> Outcome:
     """Types into a program of whose screen nothing is known."""
     name = seen.program.name or "the program"
-    if seen.status.pasted != work.offer.sequence:
+    pasted = seen.status.pasted == work.offer.sequence
+    if pasted and seen.program.image != seen.status.owner:
+        return Outcome(UNCONFIRMED, "The program that got the text is not there any more.")
+    if not pasted:
         status = await work.paste(seen, work.offer.text, None)
         if status is not None and status.pasted != work.offer.sequence:
             refused = why(status, work.guard)

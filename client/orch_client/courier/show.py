@@ -12,6 +12,8 @@ from orch_client.courier.offer import CONFIRMED, UNCONFIRMED, Outcome
 from orch_client.courier.tmux import TmuxSilent
 from orch_client.courier.work import SEEN, Work, answer, set_number, why
 
+_SHOWN = "shown"  # stands for the image of a program that got the text
+
 
 async def show(work: Work, seen: Look) -> Outcome:
     """Displays the offer's text. Raises what tmux raises."""
@@ -23,6 +25,7 @@ async def show(work: Work, seen: Look) -> Outcome:
         command = f"cat '{note}' > '#{{pane_tty}}' 2>/dev/null && : > '{done}' || :"
         act = (
             f"{set_number(guard.used, guard)} ; {set_number(guard.pasted, guard)}"
+            f" ; set-option -p -t {pane} {guard.owner} {_SHOWN}"
             f' ; run-shell -t {pane} "{command}"'
             f" ; display-message -p -t {pane} {SEEN}"
         )
@@ -33,9 +36,13 @@ async def show(work: Work, seen: Look) -> Outcome:
             )
         )
         if status is not None:
-            if status.pasted == work.offer.sequence:
+            if status.pasted != work.offer.sequence:
+                return why(status, guard)
+            if status.owner == _SHOWN:
                 return Outcome(CONFIRMED, "Displayed by an earlier attempt.")
-            return why(status, guard)
+            return Outcome(
+                UNCONFIRMED, "The program that got the text has left its pane to a shell."
+            )
         if not done.exists():
             return Outcome(UNCONFIRMED, "The pane's terminal did not take the text.")
     return Outcome(CONFIRMED, "Displayed; a shell is never typed into.")
