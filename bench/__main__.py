@@ -6,7 +6,7 @@ import argparse
 import signal
 import sys
 
-from bench import cold, create, fleet, heartbeat, memory, report
+from bench import cold, create, fleet, heartbeat, liveness, memory, report
 from bench.scale import FULL, QUICK
 
 _SUITES = {
@@ -15,6 +15,7 @@ _SUITES = {
     "cold": cold.measure,
     "memory": memory.measure,
     "fleet": fleet.measure,
+    "liveness": liveness.measure,
 }
 
 

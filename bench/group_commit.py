@@ -31,7 +31,7 @@ _INSERT = """insert into task (id, agent_id, note, due_at, state, creator, creat
     values (?, ?, ?, ?, 'PENDING', ?, ?, ?)"""
 _SESSION_ROW = "insert into session values (1, 'bench', 0, 0, 1, '', '', '', '', '', '', '', '')"
 _AGENT_ROW = f"""insert into agent values
-    (1, '{_AGENT}', 'bench', 'agent-0', '', '', '', 0, 0, '', 0, 0, '', 0, null, '', 0, 0, 0)"""
+    (1, '{_AGENT}', 'bench', 'agent-0', '', '', '', 0, 0, '', 0, 0, '', 0, null, '', 0, 0, 0, '')"""
 
 _Job = tuple[tuple[Any, ...], "asyncio.Future[None]"]
 

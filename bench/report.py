@@ -29,6 +29,15 @@ class Figure:
         return [product / bare for product, bare in self.pairs]
 
 
+@dataclass(frozen=True, slots=True)
+class Plain:
+    """A figure without a baseline, one value a repeat. The goal is for the worst of them."""
+
+    name: str
+    values: list[float]
+    at_most: float | None = None
+
+
 def machine() -> str:
     """What the figures depend on, without names or paths."""
     cores = len(os.sched_getaffinity(0))
@@ -43,8 +52,11 @@ def head() -> str:
     return _aligned(_HEAD)
 
 
-def line(figure: Figure) -> str:
-    """A row: the medians of both sides, then median, least and largest of the ratios."""
+def line(figure: Figure | Plain) -> str:
+    """A row: the medians of both sides, then median, least and largest of the ratios. Without a
+    baseline: median, least and largest of the values."""
+    if isinstance(figure, Plain):
+        return _plain(figure)
     ratios = figure.ratios
     product = statistics.median(product for product, _ in figure.pairs)
     bare = statistics.median(bare for _, bare in figure.pairs)
@@ -60,6 +72,16 @@ def line(figure: Figure) -> str:
             *_verdict(figure, middle),
         )
     )
+
+
+def _plain(figure: Plain) -> str:
+    least, middle, most = (f(figure.values) for f in (min, statistics.median, max))
+    goal, verdict = "-", ""
+    if figure.at_most is not None:
+        goal = f"<= {figure.at_most:g}"
+        verdict = "reached" if most <= figure.at_most else "missed"
+    shown = (_number(middle), "-", "-", _number(least), _number(most))
+    return _aligned((figure.name, *shown, goal, verdict))
 
 
 def _verdict(figure: Figure, middle: float) -> tuple[str, str]:

@@ -6,6 +6,27 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True)
+class Liveness:
+    """Agents, and the seconds between their beats; `starts` and `watched` as below; seconds of
+    steady beats, of outages (the server is killed and started again) and of stops (SIGSTOP);
+    clients that are killed, streams that fall silent, streams in a crowd; interleavings, in parts
+    with a seed each."""
+
+    agents: int
+    beat: float
+    starts: int
+    watched: float
+    steady: float
+    outages: tuple[float, ...]
+    stops: tuple[float, ...]
+    kills: int
+    silent: int
+    crowd: int
+    parts: int
+    part: int
+
+
+@dataclass(frozen=True, slots=True)
 class Scale:
     """Counts, and seconds of one measurement. `starts` of the repeats begin with new processes;
     an idle one is `watched` for so many seconds."""
@@ -20,6 +41,7 @@ class Scale:
     connections: int
     panes: int
     watched: float
+    liveness: Liveness
 
 
 FULL = Scale(
@@ -33,6 +55,20 @@ FULL = Scale(
     connections=500,
     panes=100,
     watched=20.0,
+    liveness=Liveness(
+        agents=1000,
+        beat=1.0,
+        starts=5,
+        watched=6.0,
+        steady=60.0,
+        outages=(0.0, 5.0, 60.0),
+        stops=(1.0, 10.0, 60.0),
+        kills=10,
+        silent=200,
+        crowd=10_000,
+        parts=20,
+        part=5_000,
+    ),
 )
 QUICK = Scale(
     repeats=2,
@@ -45,4 +81,18 @@ QUICK = Scale(
     connections=50,
     panes=10,
     watched=2.0,
+    liveness=Liveness(
+        agents=100,
+        beat=0.4,
+        starts=1,
+        watched=1.0,
+        steady=1.0,
+        outages=(0.5,),
+        stops=(1.0,),
+        kills=1,
+        silent=20,
+        crowd=300,
+        parts=2,
+        part=200,
+    ),
 )

@@ -1,35 +1,37 @@
-"""One pane's stream to the server, and the desk that takes the offers which come over it.
+"""One pane's stream to the server: from hello to goodbye, with the beats between.
 
-heartbeat.py has one of each, fleet.py one for each pane. Text goes to the courier; this module only
-carries offers in and outcomes out. It keeps no memory of deliveries: what was done is known to the
-tmux server, so a killed client loses and doubles nothing.
+heartbeat.py has one, fleet/ one for each pane. What is offered over it goes to the desk (desk.py),
+what the beats tell comes from observe.py.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import time
 from collections.abc import Awaitable, Callable, Coroutine
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeAlias
+from functools import cache
+from typing import Any, TypeAlias
 
 import grpc
 
-from orch.v1 import delivery_pb2, heartbeat_pb2
-from orch_client.courier.offer import Offer, Outcome, PaneAddress, Reply
+from orch.v1 import heartbeat_pb2
 from orch_client.courier.tmux import DEADLINE
-
-if TYPE_CHECKING:
-    from orch_client.courier.deliver import Courier
+from orch_client.desk import Desk
+from orch_client.observe import Sight, Watch, key
 
 Reason: TypeAlias = heartbeat_pb2.GoodbyeReason.ValueType
 
 _HELLO_DEADLINE = 10.0
 _FAREWELL = 1.0
 _LONGEST_NAME = 100
-_LONGEST_REPLY = 64 * 1024
-_WAIT_IDLE = "WAIT_IDLE"
+
+
+@cache
+def client_id() -> str:
+    """Names this process, whatever number of panes it serves."""
+    return os.urandom(8).hex()
 
 
 class Lost(Exception):
@@ -48,101 +50,29 @@ class Ended(Exception):
         self.error = error
 
 
-class Desk:
-    """Takes the offers for one pane to the courier, and what became of them to the server."""
-
-    def __init__(self, courier: Callable[[], Courier], at: PaneAddress) -> None:
-        self._courier = courier
-        self._at = at
-        self._connection: Connection | None = None
-        self._works: dict[int, asyncio.Task[None]] = {}
-
-    def open(self, connection: Connection) -> None:
-        """From now on outcomes go this way."""
-        self._connection = connection
-
-    def close(self) -> None:
-        """What is under way is given up; the server offers it again to the next connection."""
-        self._connection = None
-        for task in self._works.values():
-            task.cancel()
-
-    async def settle(self, patience: float) -> None:
-        """Waits for what is under way, so many seconds at most."""
-        if self._works:
-            await asyncio.wait(self._works.values(), timeout=patience)
-
-    def take(self, given: delivery_pb2.DeliveryOffer) -> None:
-        """Starts to work on an offer, unless it is being worked on."""
-        if given.sequence in self._works:
-            return
-        work = self._courier().serve(_offer(given), self._at, _Errand(self, given))
-        task = asyncio.create_task(work)
-        self._works[given.sequence] = task
-        task.add_done_callback(lambda _: self._works.pop(given.sequence, None))
-
-    async def tell(self, frame: heartbeat_pb2.ConnectRequest, grant: int = 0) -> None:
-        """Sends a frame, if there is a stream and it is still that of the grant; 0: any."""
-        connection = self._connection
-        if connection is None or (grant and grant != connection.epoch):
-            return
-        with contextlib.suppress(grpc.aio.AioRpcError, asyncio.InvalidStateError):
-            await connection.write(frame)
-
-
-@dataclass(frozen=True, slots=True)
-class _Errand:
-    """The courier's listener for one offer. It may speak after the stream of the offer is gone."""
-
-    desk: Desk
-    given: delivery_pb2.DeliveryOffer
-
-    async def report(self, offer: Offer, outcome: Outcome) -> None:
-        given = self.given
-        reason = f"REFUSAL_REASON_{outcome.reason or 'UNSPECIFIED'}"
-        report = delivery_pb2.DeliveryReport(
-            delivery_id=given.delivery_id,
-            sequence=given.sequence,
-            grant=given.grant,
-            state=delivery_pb2.DeliveryState.Value(f"DELIVERY_STATE_{outcome.state}"),
-            detail=outcome.detail,
-            reason=delivery_pb2.RefusalReason.Value(reason),
-        )
-        await self.desk.tell(heartbeat_pb2.ConnectRequest(report=report), given.grant)
-
-    async def ready(self, at: PaneAddress) -> None:
-        await self.desk.tell(heartbeat_pb2.ConnectRequest(ready=heartbeat_pb2.PaneReady()))
-
-    async def reply(self, offer: Offer, said: Reply) -> None:
-        given = self.given
-        reply = delivery_pb2.DeliveryReply(
-            delivery_id=given.delivery_id,
-            sequence=given.sequence,
-            grant=given.grant,
-            text=said.text.encode()[:_LONGEST_REPLY].decode("utf-8", "ignore"),
-            complete=said.complete,
-        )
-        await self.desk.tell(heartbeat_pb2.ConnectRequest(reply=reply), given.grant)
-
-
 class Connection:
-    """One stream. `foreground` names the program in the pane's foreground, for each beat."""
+    """One stream, which tells with each beat what `watch` sees."""
 
     def __init__(
         self,
         call: Any,
         desk: Desk,
-        foreground: Callable[[], str],
+        watch: Watch,
         show: Callable[[str], None] = lambda text: None,
+        welcomed: Callable[[], Awaitable[None]] | None = None,
     ) -> None:
         self._call = call
         self._desk = desk
-        self._foreground = foreground
+        self._watch = watch
         self._show_text = show
+        self._welcomed = welcomed
         self._lock = asyncio.Lock()
         self._heard = time.monotonic()
         self._acked = asyncio.Event()
-        self._interval = 5.0
+        self._hurry = asyncio.Event()
+        self._interval, self._lease = 5.0, 15.0
+        self._sequence = 0
+        self._told: tuple[int, int, str, str] | None = None
         self.welcome: heartbeat_pb2.Welcome | None = None
         self.drained: float | None = None
 
@@ -160,8 +90,9 @@ class Connection:
     ) -> None:
         """The stream from hello to goodbye.
 
-        Returns when `stop` is set, after the one beat, or when the server asks to come back after
-        `drained` seconds. Raises Ended, Lost or Superseded.
+        Returns when `stop` is set, after the one beat, or when it is to come back after `drained`
+        seconds: as the server asked, or since an agent came whose kind the hello did not tell.
+        Raises Ended, Lost or Superseded.
         """
         try:
             await self._converse(hello, stop, goodbye, once)
@@ -190,7 +121,7 @@ class Connection:
             if self.welcome is None:
                 return
             receiving = group.start(self._receive())
-            await group.until(receiving, self._beat(once))
+            await group.until(receiving, self._beats(hello.kind, once))
             if self.drained is not None:
                 reason: Reason = heartbeat_pb2.GOODBYE_REASON_DRAINED
             else:
@@ -210,8 +141,11 @@ class Connection:
         self._heard = time.monotonic()
         self.welcome = frame.welcome
         self._interval = frame.welcome.beat_interval.ToTimedelta().total_seconds()
+        self._lease = frame.welcome.lease.ToTimedelta().total_seconds()
         self._desk.open(self)
         self._show("connected")
+        if self._welcomed is not None:
+            await self._welcomed()
 
     async def _receive(self) -> None:
         """Takes frames until the stream ends or the server asks to come back later."""
@@ -232,27 +166,52 @@ class Connection:
                 raise Superseded(frame.superseded.by)
 
     def _take_ack(self, ack: heartbeat_pb2.Ack) -> None:
+        if ack.HasField("lease"):
+            self._lease = ack.lease.ToTimedelta().total_seconds()
         if ack.HasField("beat_interval"):
             self._interval = ack.beat_interval.ToTimedelta().total_seconds()
+            self._hurry.set()
         self._acked.set()
         self._show(f"{ack.sequence} beats")
 
-    async def _beat(self, once: bool) -> None:
+    async def _beats(self, kind: str, once: bool) -> None:
         """Beats at the server's pace. Raises Lost when nothing was heard for a lease."""
-        assert self.welcome is not None
-        lease = self.welcome.lease.ToTimedelta().total_seconds()
-        sequence = 0
         while True:
-            sequence += 1
-            program = self._foreground()[:_LONGEST_NAME]
-            beat = heartbeat_pb2.Beat(sequence=sequence, foreground_program=program)
-            await self.write(heartbeat_pb2.ConnectRequest(beat=beat))
+            began = time.monotonic()
+            sight = await self._watch.sight(self._interval)
+            await self.beat(sight)
             if once:
                 await self._acked.wait()
                 return
-            await asyncio.sleep(self._interval)
-            if time.monotonic() - self._heard > lease:
+            if sight.agent not in ("", kind) and not self._desk.busy:
+                self.drained = 0.0
+                return
+            await self._rest(began)
+            if time.monotonic() - self._heard > self._lease:
                 raise Lost
+
+    async def beat(self, sight: Sight) -> None:
+        """Sends one beat with what was seen, of which only what is new on this stream."""
+        async with self._lock:
+            self._sequence += 1
+            beat = heartbeat_pb2.Beat(
+                sequence=self._sequence, foreground_program=sight.program[:_LONGEST_NAME]
+            )
+            if sight.observation is not None and key(sight.observation) != self._told:
+                self._told = key(sight.observation)
+                beat.observation.CopyFrom(sight.observation)
+            if sight.quiet is not None:
+                beat.quiet.FromMilliseconds(int(sight.quiet * 1000))
+            await self._call.write(heartbeat_pb2.ConnectRequest(beat=beat))
+
+    async def _rest(self, began: float) -> None:
+        """Until the next beat is due, by the pace of that moment, or a late look has come."""
+        self._watch.on_late = self._hurry.set
+        while not self._watch.late and (left := began + self._interval - time.monotonic()) > 0:
+            self._hurry.clear()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(left):
+                    await self._hurry.wait()
 
     async def _leave(self, reason: Reason, receiving: asyncio.Future[None]) -> None:
         """Says goodbye, after what is being delivered."""
@@ -303,19 +262,6 @@ class _Group:
         for task in tasks:
             if task.done():
                 task.result()
-
-
-def _offer(given: delivery_pb2.DeliveryOffer) -> Offer:
-    mode = delivery_pb2.DeliveryMode.Name(given.mode).removeprefix("DELIVERY_MODE_")
-    return Offer(
-        sequence=given.sequence,
-        generation=given.generation,
-        text=given.text,
-        kind=given.kind,
-        tried_before=given.tried_before,
-        mode=_WAIT_IDLE if mode == "UNSPECIFIED" else mode,
-        reply_patience=given.reply_patience.ToTimedelta().total_seconds(),
-    )
 
 
 async def _why(call: Any) -> grpc.aio.AioRpcError:

@@ -16,7 +16,7 @@ class PaneWatch:
     def __init__(self, socket: str, pane_id: str, pid: int) -> None:
         self._tmux = tmux.Subprocess(socket)
         self._pane_id = pane_id
-        self._pid = pid
+        self.pid = pid
 
     async def ended(self) -> None:
         """Returns when the pane is gone, or dead with its frame kept on the screen."""
@@ -34,13 +34,13 @@ class PaneWatch:
             return True
         except (tmux.TmuxSilent, tmux.TmuxFailed):
             return False
-        self._pid = facts.pane_pid
+        self.pid = facts.pane_pid
         return facts.dead
 
     async def _process_end(self) -> None:
         """Waits, without polling, for the end of the pane's first process."""
         try:
-            descriptor = os.pidfd_open(self._pid)
+            descriptor = os.pidfd_open(self.pid)
         except ProcessLookupError:
             return
         loop = asyncio.get_running_loop()

@@ -4,6 +4,27 @@ from __future__ import annotations
 
 import os
 import sys
+from typing import Protocol
+
+
+class Status(Protocol):
+    """Where a client shows how it is."""
+
+    def show(self, text: str) -> None:
+        """Shows the text instead of the one before."""
+
+    def close(self) -> None:
+        """Shows no more."""
+
+
+class Silent:
+    """Shows nothing: somebody else has the terminal."""
+
+    def show(self, text: str) -> None:
+        """Nothing."""
+
+    def close(self) -> None:
+        """Nothing."""
 
 
 class StatusLine:

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import grpc
+import tzlocal
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_health.v1.health import aio as health_aio
 from grpc_reflection.v1alpha import reflection
@@ -31,29 +32,40 @@ from orch.v1 import (
     scheduler_pb2_grpc,
     session_state_pb2,
     session_state_pb2_grpc,
+    supervision_pb2,
+    supervision_pb2_grpc,
 )
 from orch_server import __version__
 from orch_server.config import Settings, check_home
+from orch_server.core.agent import Agent
 from orch_server.core.clock import Clock, SystemClock
 from orch_server.core.errors import StartupError
 from orch_server.loops.deadlines import serve_deadlines
-from orch_server.loops.leases import watch_leases
+from orch_server.loops.leases import feel_pulse, watch_leases
+from orch_server.loops.supervision import serve_supervision
 from orch_server.loops.supervisor import Loop, supervise
+from orch_server.services.agent_state import AgentStates
 from orch_server.services.agents import AgentRegistry
+from orch_server.services.alerts import AlertService
 from orch_server.services.authorization import AuthorizationService
+from orch_server.services.credit import CreditService
 from orch_server.services.events import LocalBus
 from orch_server.services.heartbeat import HeartbeatService
 from orch_server.services.hooks import HookService
 from orch_server.services.identity import IdentityService
 from orch_server.services.mailbox import Mailbox
 from orch_server.services.messaging import MessagingService
+from orch_server.services.operations import OperationService
 from orch_server.services.passphrase import Passphrase
 from orch_server.services.scheduler import SchedulerService
 from orch_server.services.session_state import SessionStateService
+from orch_server.services.supervisor import Supervisor
 from orch_server.services.targets import Targets
 from orch_server.services.templates import Templates
 from orch_server.services.tokens import TokenFiles
+from orch_server.services.waiting import WaitingService
 from orch_server.storage.store import Store
+from orch_server.tmux.display import TmuxDisplay
 from orch_server.tmux.finder import PaneFinder
 from orch_server.tmux.local_courier import LocalCourier
 from orch_server.tmux.processes import host_name
@@ -64,6 +76,7 @@ from orch_server.transport.identity import IdentitySocket
 from orch_server.transport.messaging import MessagingServicer
 from orch_server.transport.scheduler import SchedulerServicer
 from orch_server.transport.session_state import SessionStateServicer
+from orch_server.transport.supervision import SupervisionServicer
 
 logger = logging.getLogger(__name__)
 
@@ -74,6 +87,8 @@ _OPTIONS = (
     ("grpc.server.max_pending_requests", 20_000),  # a reconnect storm must not be refused
     ("grpc.server.max_pending_requests_hard_limit", 20_000),
     ("grpc.http2.min_ping_interval_without_data_ms", 1_000),
+    # else windows grow to 4 MB a stream, and a client that never reads fills them
+    ("grpc.http2.bdp_probe", 0),
 )
 _SERVICES = (
     heartbeat_pb2.DESCRIPTOR.services_by_name["HeartbeatService"].full_name,
@@ -81,6 +96,7 @@ _SERVICES = (
     authorization_pb2.DESCRIPTOR.services_by_name["AuthorizationService"].full_name,
     session_state_pb2.DESCRIPTOR.services_by_name["SessionStateService"].full_name,
     messaging_pb2.DESCRIPTOR.services_by_name["MessagingService"].full_name,
+    supervision_pb2.DESCRIPTOR.services_by_name["SupervisionService"].full_name,
 )
 
 
@@ -101,6 +117,13 @@ class _Core:
     messaging: MessagingService
     hooks: HookService
     courier: LocalCourier
+    states: AgentStates
+    operations: OperationService
+    credit: CreditService
+    waiting: WaitingService
+    supervisor: Supervisor
+    alerts: AlertService
+    targets: Targets
 
 
 async def serve(settings: Settings, ready: Callable[[str], None]) -> None:
@@ -123,6 +146,7 @@ async def serve(settings: Settings, ready: Callable[[str], None]) -> None:
             await _run(settings, core, clock, stop, ready)
         finally:
             await core.courier.close()
+            await core.supervisor.close()
             await core.store.close()
 
 
@@ -157,10 +181,33 @@ async def _wire(settings: Settings, clock: Clock) -> _Core:
     authorization = AuthorizationService(
         store, registry, targets, passphrase, bus, roles, clock, mailbox.wake
     )
-    state = SessionStateService(store, registry, heartbeat, authorization, targets, bus)
+    states = AgentStates(store, registry, clock, tzlocal.get_localzone())
+    operations = OperationService(store, targets, clock, lambda agent: supervisor.changed.set())
+    credit = CreditService(store, registry, states, mailbox.wake, clock)
+    waiting = WaitingService(store, registry, targets, authorization, clock, mailbox.wake)
+    authorization.on_request = waiting.changed.set
+    supervisor = Supervisor(
+        store,
+        registry,
+        heartbeat,
+        states,
+        operations,
+        credit,
+        waiting,
+        mailbox.wake,
+        clock,
+        settings.nudges_per_hour,
+    )
+    display = TmuxDisplay(lambda: registry.sockets(host))
+    alerts = AlertService(store, bus, display, clock, settings.alert_webhook)
+    _listen(heartbeat, states, credit, supervisor)
+    mailbox.held_until = credit.held_until
+    state = SessionStateService(
+        store, registry, heartbeat, waiting, targets, bus, states, operations, credit, supervisor
+    )
     templates = Templates(settings.templates)
     messaging = MessagingService(store, registry, targets, templates, bus, clock, mailbox.wake)
-    hooks = HookService(store, targets, mailbox)
+    hooks = HookService(store, targets, mailbox, states)
     return _Core(
         store,
         bus,
@@ -175,12 +222,37 @@ async def _wire(settings: Settings, clock: Clock) -> _Core:
         messaging,
         hooks,
         courier,
+        states,
+        operations,
+        credit,
+        waiting,
+        supervisor,
+        alerts,
+        targets,
     )
+
+
+def _listen(
+    heartbeat: HeartbeatService,
+    states: AgentStates,
+    credit: CreditService,
+    supervisor: Supervisor,
+) -> None:
+    """Who hears of whose changes."""
+
+    def liveness(agent: Agent) -> None:
+        states.liveness_changed(agent)
+        supervisor.liveness_changed(agent)
+
+    heartbeat.on_liveness = liveness
+    states.on_change = [credit.state_changed, supervisor.state_changed]
 
 
 async def _recover(core: _Core) -> None:
     """What must be true before the first call: the overdue has expired, clients have an amnesty."""
     await core.authorization.expire_overdue()
+    for service in (core.states, core.operations, core.credit, core.supervisor):
+        await service.load()
     await core.heartbeat.restore()
 
 
@@ -235,6 +307,11 @@ def _loops(core: _Core, clock: Clock) -> list[Loop]:
     scheduler, authorization = core.scheduler, core.authorization
     return [
         Loop("leases", lambda: watch_leases(core.heartbeat, clock)),
+        Loop("pulse", lambda: feel_pulse(core.heartbeat)),
+        Loop("supervision", lambda: serve_supervision(core.supervisor, clock)),
+        Loop("credit", lambda: serve_deadlines(core.credit.run_due, core.credit.changed, clock)),
+        Loop("waiting", lambda: serve_deadlines(core.waiting.check, core.waiting.changed, clock)),
+        Loop("alerts", core.alerts.run),
         Loop("mailbox", core.mailbox.run),
         Loop("firing", lambda: serve_deadlines(scheduler.fire_due, scheduler.changed, clock)),
         Loop(
@@ -249,7 +326,10 @@ def _server(core: _Core, clock: Clock) -> tuple[grpc.aio.Server, health_aio.Heal
     health = health_aio.HealthServicer()
     services: Any = _GenericOnly(server)
     heartbeat_pb2_grpc.add_HeartbeatServiceServicer_to_server(
-        HeartbeatServicer(core.heartbeat, core.mailbox, core.state, core.hooks), services
+        HeartbeatServicer(
+            core.heartbeat, core.mailbox, core.state, core.hooks, core.states, core.operations
+        ),
+        services,
     )
     scheduler_pb2_grpc.add_SchedulerServiceServicer_to_server(
         SchedulerServicer(core.scheduler), services
@@ -258,7 +338,13 @@ def _server(core: _Core, clock: Clock) -> tuple[grpc.aio.Server, health_aio.Heal
         AuthorizationServicer(core.authorization), services
     )
     session_state_pb2_grpc.add_SessionStateServiceServicer_to_server(
-        SessionStateServicer(core.state, clock), services
+        SessionStateServicer(core.state, clock, core.waiting), services
+    )
+    supervision_pb2_grpc.add_SupervisionServiceServicer_to_server(
+        SupervisionServicer(
+            core.supervisor, core.credit, core.alerts, core.state, core.registry, core.targets
+        ),
+        services,
     )
     messaging_pb2_grpc.add_MessagingServiceServicer_to_server(
         MessagingServicer(core.messaging), services

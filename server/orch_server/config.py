@@ -10,12 +10,20 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from orch_server.core.errors import InvalidInput, StartupError
-from orch_server.core.lease import Pace
+from orch_server.core.pace import Pace
 from orch_server.core.text import check_role
 
-_KEYS = ("listen", "approver_roles", "beat_interval", "log_level")
+_KEYS = (
+    "listen",
+    "approver_roles",
+    "beat_interval",
+    "log_level",
+    "nudges_per_hour",
+    "alert_webhook",
+)
 _LEVELS = ("debug", "info", "warning", "error")
 _LOOPBACK = re.compile(r"(localhost|127(?:\.\d{1,3}){3}|\[::1\]):(\d{1,5})\Z")
 _NETWORK = frozenset("nfs nfs4 cifs smb3 smbfs 9p fuse.sshfs ceph glusterfs afs".split())  # noqa: SIM905
@@ -26,7 +34,8 @@ MAX_SOCKET_PATH = 107
 @dataclass(frozen=True, slots=True)
 class Settings:
     """All that can be set. `sockets` are Unix sockets, `ports` are loopback HOST:PORT, `templates`
-    is the folder with the user's own templates of messages."""
+    is the folder with the user's own templates of messages, `nudges_per_hour` the budget of each
+    agent (0: none are sent), `alert_webhook` the URL that alerts are posted to ("": none)."""
 
     home: Path
     sockets: tuple[Path, ...]
@@ -35,6 +44,8 @@ class Settings:
     pace: Pace
     log_level: str
     templates: Path
+    nudges_per_hour: int = 6
+    alert_webhook: str = ""
 
     @property
     def database(self) -> Path:
@@ -95,6 +106,8 @@ def load(
         pace=_pace(kept.get("beat_interval", 5)),
         log_level=_level(env.get("ORCH_LOG_LEVEL") or kept.get("log_level", "info")),
         templates=configured.absolute().parent / "templates",
+        nudges_per_hour=_nudges(kept.get("nudges_per_hour", 6)),
+        alert_webhook=_webhook(kept.get("alert_webhook", "")),
     )
 
 
@@ -202,6 +215,30 @@ def _pace(beat: object) -> Pace:
     if isinstance(beat, bool) or not isinstance(beat, int | float) or not 0.05 <= beat <= 300:
         raise StartupError(f"beat_interval is {beat!r}; use a number of seconds from 0.05 to 300.")
     return Pace(beat=float(beat), lease=3 * float(beat), grace=min(0.75, float(beat)))
+
+
+def _nudges(given: object) -> int:
+    if isinstance(given, bool) or not isinstance(given, int) or not 0 <= given <= 60:
+        raise StartupError(f"nudges_per_hour is {given!r}; use a whole number from 0 to 60.")
+    return given
+
+
+def _webhook(given: object) -> str:
+    if given == "":
+        return ""
+    if isinstance(given, str) and _is_url(given):
+        return given
+    raise StartupError(
+        f"alert_webhook is {given!r}; use a URL such as https://example.org/hook, or leave it away."
+    )
+
+
+def _is_url(given: str) -> bool:
+    try:
+        parts = urlsplit(given)
+        return parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:  # such as a port above 65535
+        return False
 
 
 def _level(given: object) -> str:

@@ -22,6 +22,11 @@ ROOT = Path(__file__).parents[2]
 INSTALLED = Path(os.environ.get("ORCH_TEST_AGENTS", ROOT / ".agents"))
 KINDS = ("claude", "codex")
 _KEY = "sk-ant-test-0123456789abcdef0123456789"
+_ACCOUNTS = {
+    "key": {"ANTHROPIC_API_KEY": _KEY},
+    "subscription": {"CLAUDE_CODE_OAUTH_TOKEN": "sk-ant-oat01-test-0123456789"},
+    "none": {},
+}
 _START = 30.0
 _COMPOSER = re.compile(r"(?:\x1b\[[0-9;]*m)*[❯›](?:\x1b\[[0-9;]*m)* (.*)$")
 _DIM = re.compile(r"\x1b\[(?:0;)?2m")
@@ -36,13 +41,18 @@ def installed() -> bool:
 @dataclass(frozen=True, slots=True)
 class Setup:
     """How an agent is started. `trusted`: its folder is, so that no dialog opens at the start;
-    `hooks`: the "hooks" part of Claude's settings; `args`: more words for its command line."""
+    `hooks`: the "hooks" part of Claude's settings; `args`: more words for its command line;
+    `under`: the words of a program that starts it; `account`: Claude has an API "key", a
+    "subscription", or "none"; `config`: more lines of Codex's configuration."""
 
     trusted: bool = True
     hooks: dict[str, Any] | None = None
     args: tuple[str, ...] = ()
     shell: bool = False  # a shell in the pane starts it, so that the pane outlives it
     env: dict[str, str] | None = None  # more variables
+    under: tuple[str, ...] = ()
+    account: str = "key"
+    config: str = ""
 
 
 class Agent:
@@ -135,7 +145,7 @@ def start(
     # tmux tells the agent its pane; hooks find it by these.
     words += ['TMUX="$TMUX"', 'TMUX_PANE="$TMUX_PANE"']
     line = " ".join(w if w.startswith("TMUX") else shlex.quote(w) for w in words)
-    program = shlex.join([kind, *setup.args])
+    program = shlex.join([*setup.under, kind, *setup.args])
     shell = "bash --norc --noprofile"
     command = f"cd {shlex.quote(str(work))} && exec {line} {shell if setup.shell else program}"
     width, height = size
@@ -161,7 +171,7 @@ def _claude(home: Path, work: Path, model: Model, setup: Setup) -> dict[str, str
     (home / ".claude" / "settings.json").write_text(json.dumps({"hooks": setup.hooks or {}}))
     return {
         "ANTHROPIC_BASE_URL": model.url,
-        "ANTHROPIC_API_KEY": _KEY,
+        **_ACCOUNTS[setup.account],
         "CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC": "1",
         "DISABLE_AUTOUPDATER": "1",
     }
@@ -175,7 +185,7 @@ def _codex(home: Path, work: Path, model: Model, setup: Setup) -> dict[str, str]
         '[model_providers.stub]\nname = "stub"\nwire_api = "responses"\nenv_key = "STUB_KEY"\n'
         f'base_url = "{model.url}/v1"\n{trust}'
         # Without these it leaves a daemon behind, and a copy of itself in its home.
-        "[features]\ndaemon_auto_start = false\nin_app_updates = false\n"
+        "[features]\ndaemon_auto_start = false\nin_app_updates = false\n" + setup.config
     )
     return {"STUB_KEY": "test"}
 

@@ -45,8 +45,8 @@ def open_desk(agents: None) -> Iterator[Callable[..., Desk]]:
     """Opens desks that are only for one test."""
     opened: list[Desk] = []
 
-    def make(kind: str, setup: Setup = DEFAULT, *, hooks: bool = False) -> Desk:
-        opened.append(Desk(kind, setup, hooks=hooks).open())
+    def make(kind: str, setup: Setup = DEFAULT, *, hooks: bool = False, beat: float = 0.2) -> Desk:
+        opened.append(Desk(kind, setup, hooks=hooks, beat=beat).open())
         return opened[-1]
 
     yield make

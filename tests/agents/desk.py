@@ -9,7 +9,7 @@ from typing import Any
 
 from tests.agents.cli import Agent, Setup, start
 from tests.agents.model import Answer, Model
-from tests.support import Client, Home, Server, Tmux, hold, liveness, until
+from tests.support import Client, Home, Server, Tmux, agent, hold, liveness, until
 
 DEFAULT = Setup()
 
@@ -17,21 +17,23 @@ DEFAULT = Setup()
 class Desk:
     """Where an agent of one kind sits; end it with `end`."""
 
-    def __init__(self, kind: str, setup: Setup = DEFAULT, *, hooks: bool = False) -> None:
+    def __init__(
+        self, kind: str, setup: Setup = DEFAULT, *, hooks: bool = False, beat: float = 0.2
+    ) -> None:
         self.kind = kind
         self.address = f"atlas:{kind}"
-        self.home = Home()
+        self.home = Home(beat)
         self.server = Server(self.home)
         self.tmux = Tmux(self.home)
         self.model = Model()
         self.agent: Agent | None = None
         self.beat: Client | None = None
         self.setup = setup
-        self.hooks = hooks  # Claude Code's own take messages
+        self.hooks = hooks  # Claude Code's own take messages and tell its state
 
     def open(self) -> Desk:
-        """Starts all of it, and waits until the agent can be written to. Ends what a failure
-        leaves."""
+        """Starts all of it, and waits until the agent can be written to, or asks whether it may
+        work in the folder. Ends what a failure leaves."""
         try:
             self._open()
         except BaseException:
@@ -46,8 +48,10 @@ class Desk:
         hooks = self._hooks() if self.hooks else None
         setup = replace(self.setup, env=env, hooks=hooks)
         self.agent = start(self.kind, self.model, self.tmux, setup)
-        self.agent.ready()
-        self.beat = Client(self.tmux, self.agent.pane, "--kind", self.kind)
+        if self.setup.trusted:
+            self.agent.ready()
+        if self.setup.under[:1] != ("orch-client",):  # `run` beats itself
+            self.beat = Client(self.tmux, self.agent.pane, "--kind", self.kind)
         until(lambda: liveness(self.home, self.address) == "ALIVE", f"the heartbeat of {self.kind}")
 
     @property
@@ -93,6 +97,10 @@ class Desk:
         self.pane.keys("Enter")
         until(lambda: len(self.model.turns) > before, "the turn")
         until(lambda: self.pane.busy, f"{self.kind} at work")
+
+    def shown(self) -> dict[str, Any]:
+        """The agent as `orch-client agents --json` shows it now."""
+        return agent(self.home, self.address)
 
     def send(self, text: str, *args: str, wait: str = "") -> dict[str, Any]:
         """Sends a text through a pipe; returns the delivery as the API shows it."""

@@ -21,24 +21,27 @@ _PING = 0.2
 _ADDED = ("<system-reminder>\nAs you answer", "Available agent types", "<environment_context>")
 _WAIT_AT_MOST = 60.0
 #: An error with these is not tried again by Claude Code.
-_FINAL = {
-    "x-should-retry": "false",
-    "anthropic-ratelimit-unified-status": "rejected",
-    "anthropic-ratelimit-unified-reset": "4102444800",
-}
+_FINAL = {"x-should-retry": "false"}
+#: When the limits of the tests end, 2026-11-23 15:05:00 UTC: agents say it to the minute.
+RESETS_AT = 1_795_446_300
+#: 2100-01-01, a reset that no test lives to see.
+_FAR = 4_102_444_800
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
     """How one turn is answered. `held`: the stream stays open until `Model.release`, so the agent
-    is busy; `command`: the model asks to run it in a shell; `question`: it asks the user (Claude
-    only); `status`: an HTTP error instead."""
+    is busy; `command`: the model asks to run it in a shell; `question`: it asks the user; `tool`:
+    it uses this tool with this input (both Claude only); `status`: an HTTP error instead;
+    `resets_at`: when a usage limit ends, in seconds since 1970; 0: the 429 is another limit."""
 
     text: str = "Noted."
     held: bool = False
     command: str = ""
     question: str = ""
+    tool: tuple[str, dict[str, Any]] | None = None
     status: int = 200
+    resets_at: int = _FAR
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,7 +154,7 @@ class _Handler(BaseHTTPRequestHandler):
     def _answer(self, api: _Claude | _Codex) -> None:
         if api.answer.status != 200:
             error = json.dumps(api.error()).encode()
-            self._reply(api.answer.status, error, "application/json", _FINAL)
+            self._reply(api.answer.status, error, "application/json", _headers(api.answer))
             return
         self.send_response(200)
         self.send_header("content-type", "text/event-stream")
@@ -172,6 +175,15 @@ class _Handler(BaseHTTPRequestHandler):
 
     def log_message(self, format: str, *args: Any) -> None:
         """Says nothing."""
+
+
+def _headers(answer: Answer) -> dict[str, str]:
+    """What comes with an error. Claude Code believes these of its subscribers' limits."""
+    if answer.status != 429 or not answer.resets_at:
+        return _FINAL
+    unified = {"status": "rejected", "reset": str(answer.resets_at)}
+    unified |= {"representative-claim": "five_hour", "5h-status": "rejected"}
+    return _FINAL | {f"anthropic-ratelimit-unified-{key}": unified[key] for key in unified}
 
 
 class _Claude:
@@ -225,7 +237,7 @@ class _Claude:
         yield self._delta(0, {"type": "text_delta", "text": self.answer.text})
         yield {"type": "content_block_stop", "index": 0}
         reason = "end_turn"
-        if self.answer.command or self.answer.question:
+        if self.answer.command or self.answer.question or self.answer.tool:
             reason = "tool_use"
             yield from self._tool()
         yield {
@@ -236,7 +248,7 @@ class _Claude:
         yield {"type": "message_stop"}
 
     def _tool(self) -> Iterator[dict[str, Any]]:
-        name, told = "Bash", _bash(self.answer.command)
+        name, told = self.answer.tool or ("Bash", _bash(self.answer.command))
         if self.answer.question:
             name, told = "AskUserQuestion", _question(self.answer.question)
         call = {"type": "tool_use", "id": f"toolu_{time.monotonic_ns():x}", "name": name}
@@ -285,9 +297,11 @@ class _Codex:
         return said
 
     def error(self) -> dict[str, Any]:
-        if self.answer.status == 429:
+        if self.answer.status == 429 and self.answer.resets_at:
             what = "The usage limit has been reached"
-            when = {"plan_type": "plus", "resets_in_seconds": 7200}
+            when: dict[str, Any] = {"plan_type": "plus"}
+            if self.answer.resets_at != _FAR:
+                when["resets_at"] = self.answer.resets_at
             return {"error": {"type": "usage_limit_reached", "message": what, **when}}
         return {"error": {"type": "server_error", "message": "Refused"}}
 

@@ -21,10 +21,18 @@ from orch.v1 import (
     messaging_pb2,
     scheduler_pb2,
     session_state_pb2,
+    supervision_pb2,
 )
 from orch_client import cli
 
-FILES = (heartbeat_pb2, scheduler_pb2, authorization_pb2, session_state_pb2, messaging_pb2)
+FILES = (
+    heartbeat_pb2,
+    scheduler_pb2,
+    authorization_pb2,
+    session_state_pb2,
+    messaging_pb2,
+    supervision_pb2,
+)
 METHODS = {
     method.name: method
     for file in FILES

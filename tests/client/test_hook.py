@@ -8,13 +8,15 @@ import stat
 import subprocess
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from orch_client.commands import hook, hooks
 from tests.support import BIN, Home, Server
 
-EVENTS = ("SessionStart", "UserPromptSubmit", "Stop")
+EVENTS = ("SessionStart", "UserPromptSubmit", "PermissionRequest", "Notification", "Stop")
+EVENTS += ("StopFailure", "SessionEnd")
 
 
 # ---- hook ----
@@ -44,6 +46,61 @@ def test_a_text_that_is_too_long_for_a_hook_says_so_at_its_head() -> None:
     assert reason == "x" * 10_001
 
 
+SAID = {"session_id": "s1", "cwd": "/w", "prompt_id": "p", "permission_mode": "default"}
+
+
+@pytest.mark.parametrize(
+    ("event", "facts", "detail", "message"),
+    [
+        ("SessionStart", {"source": "startup", "model": "m"}, "startup", ""),
+        ("UserPromptSubmit", {"prompt": "a secret"}, "", ""),
+        ("PermissionRequest", {"tool_name": "Bash", "tool_input": {"command": "x"}}, "Bash", ""),
+        (
+            "Notification",
+            {"message": "Claude needs\nyour permission", "notification_type": "permission_prompt"},
+            "permission_prompt",
+            "Claude needs your permission",
+        ),
+        ("Stop", {"stop_hook_active": False, "last_assistant_message": "a secret"}, "", ""),
+        (
+            "StopFailure",
+            {"error": "rate_limit", "last_assistant_message": "You've hit your session limit"},
+            "rate_limit",
+            "You've hit your session limit",
+        ),
+        ("SessionEnd", {"reason": "prompt_input_exit"}, "prompt_input_exit", ""),
+        ("PreCompact", {"trigger": "auto", "": "odd"}, "", ""),
+    ],
+)
+def test_the_server_is_told_the_word_that_tells_an_event_apart(
+    event: str, facts: dict[str, Any], detail: str, message: str
+) -> None:
+    told = hook.as_report(event, {**SAID, **facts, "hook_event_name": event}, printed=False)
+    assert (told.event, told.agent_session_id) == (event, "s1")
+    assert (told.detail, told.message, told.continues) == (detail, message, False)
+
+
+def test_a_stop_at_which_text_was_given_goes_on_and_no_other_event_does() -> None:
+    assert hook.as_report("Stop", {}, printed=True).continues
+    assert not hook.as_report("UserPromptSubmit", {}, printed=True).continues
+
+
+@pytest.mark.parametrize("odd", [None, 7, ["x"], {"a": 1}])
+def test_what_is_no_text_is_not_told(odd: object) -> None:
+    facts = {"session_id": odd, "notification_type": odd, "message": odd}
+    told = hook.as_report("Notification", facts, printed=False)
+    assert (told.agent_session_id, told.detail, told.message) == ("", "", "")
+
+
+def test_long_and_broken_text_is_told_in_part_on_one_line() -> None:
+    facts = {"notification_type": "x" * 300, "message": "a\x1b[2J\ud800b\n" * 100_000}
+    told = hook.as_report("Notification", facts, printed=False)
+    assert len(told.detail) == 200
+    assert len(told.message) == 1000
+    assert told.message.startswith("a [2J b a [2J b")
+    assert told.SerializeToString()
+
+
 def _hook(home: Home, *args: str, stdin: str = "{}") -> subprocess.CompletedProcess[str]:
     return home.client("hook", *args, stdin=stdin)
 
@@ -53,7 +110,7 @@ def _log(home: Home) -> list[str]:
     return log.read_text().splitlines() if log.exists() else []
 
 
-@pytest.mark.parametrize("event", [*EVENTS, "Notification"])
+@pytest.mark.parametrize("event", [*EVENTS, "PreCompact"])
 def test_without_a_server_it_fails_at_once_and_logs_one_line(home: Home, event: str) -> None:
     Path(home.path / "orch.db").touch()  # a server has been there: other commands would wait
     started = time.monotonic()
@@ -84,7 +141,10 @@ def test_a_server_that_hangs_does_not_hold_the_agent_up(home: Home, server: Serv
     assert "did not answer within 3 s" in done.stderr
 
 
-@pytest.mark.parametrize("stdin", ["", "no json", "[]", "\udcff", '{"a": '])
+BROKEN = ["", "no json", "[]", "\udcff", '{"a": ', "[" * 100_000, '{"a":' * 100_000, "1" * 5_000]
+
+
+@pytest.mark.parametrize("stdin", BROKEN, ids=lambda text: ascii(text[:8]))
 def test_what_is_no_event_is_a_fault(home: Home, stdin: str) -> None:
     data = stdin.encode(errors="surrogateescape")
     done = subprocess.run(
@@ -97,6 +157,20 @@ def test_what_is_no_event_is_a_fault(home: Home, stdin: str) -> None:
     )
     assert (done.returncode, done.stdout) == (1, b"")
     assert b"no JSON object" in done.stderr
+    assert done.stderr.count(b"\n") == 1
+    assert len(_log(home)) == 1
+
+
+def test_an_event_of_more_than_it_reads_is_a_fault(home: Home) -> None:
+    done = _hook(home, "UserPromptSubmit", stdin='{"prompt": "' + "x" * 34_000_000 + '"}')
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "no JSON object" in done.stderr
+
+
+def test_an_inner_claude_code_without_a_screen_takes_and_tells_nothing(home: Home) -> None:
+    done = home.client("hook", "Stop", stdin="{}", CLAUDE_CODE_ENTRYPOINT="sdk-cli")
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    assert _log(home) == []
 
 
 @pytest.mark.parametrize("args", [(), ("Stop", "now"), ("--odd",)])
@@ -184,7 +258,22 @@ def test_install_makes_the_file_and_uninstall_leaves_nothing_of_ours(
     _run(home, "uninstall", "--file", str(path))
     assert json.loads(path.read_text()) == {}
     shown = home.client("hooks", "show", "--file", str(path)).stdout
-    assert shown.count("missing") == 3
+    assert shown.count("missing") == len(EVENTS)
+
+
+def test_install_completes_what_an_earlier_release_has_installed(
+    home: Home, tmp_path: Path
+) -> None:
+    path = tmp_path / "settings.json"
+    earlier = {
+        event: [{"hooks": [{"type": "command", "command": f"orch-client hook {event}"}]}]
+        for event in ("SessionStart", "UserPromptSubmit", "Stop")
+    }
+    path.write_text(json.dumps({"hooks": earlier}))
+    _run(home, "install", "--file", str(path))
+    found = json.loads(path.read_text())["hooks"]
+    assert {event: found[event] for event in earlier} == earlier
+    assert set(found) == set(EVENTS)
 
 
 def test_a_link_stays_a_link(home: Home, settings: Path, tmp_path: Path) -> None:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+import signal
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from orch_client.courier.programs import Sort, classify, foreground
+from orch_client.courier.programs import Sort, again, classify, foreground
 from tests.support import Home, Tmux, until
 
 CLAUDE_CLI = "/usr/lib/node_modules/@anthropic-ai/claude-code/cli.js"
@@ -211,3 +213,40 @@ def test_a_process_that_is_gone_is_judged_by_what_tmux_says() -> None:
 def _unused_pid() -> int:
     most = int(Path("/proc/sys/kernel/pid_max").read_text())
     return next(pid for pid in range(most - 1, 1, -1) if not os.path.exists(f"/proc/{pid}"))  # noqa: PTH110
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        ["orch-client", "run", "--", "claude"],
+        ["/venv/bin/python", "/venv/bin/orch-client", "run", "--role", "x", "--", "sleep", "9"],
+        ["python3", "-m", "orch_client", "run", "bash"],
+    ],
+)
+def test_our_own_run_is_a_wrapper_and_by_itself_our_client(line: list[str]) -> None:
+    program = classify(line)
+    assert (program.sort, program.wrapper, program.agent) == (Sort.CLIENT, True, "")
+
+
+def test_what_another_command_of_ours_is_given_makes_it_no_client() -> None:
+    for words in (["send", "x", "heartbeat"], ["schedule", "5", "run"]):
+        assert classify(["python3", "/venv/bin/orch-client", *words]).sort is Sort.OTHER
+
+
+def test_the_same_program_is_known_again_stopped_or_not_until_it_is_another(
+    home: Home, tmux: Tmux
+) -> None:
+    fake = home.path / "claude"
+    fake.symlink_to("/bin/cat")
+    pane = tmux.pane("atlas", "agent")
+    pid = _pane_pid(tmux, pane)
+    tmux.type(pane, str(fake))
+    until(lambda: foreground(pid, "").agent == "claude", "the agent")
+    program = foreground(pid, "")
+    assert again(program) == program
+    process = int(program.image.split(".")[0])
+    os.kill(process, signal.SIGSTOP)
+    until(lambda: again(program) == replace(program, stopped=True), "that it is stopped")
+    os.kill(process, signal.SIGKILL)
+    until(lambda: again(program) is None, "that it is gone")
+    assert again(classify(["claude"])) is None, "an unknown process is no same one"

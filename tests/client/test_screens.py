@@ -88,6 +88,15 @@ def test_own_rules_must_also_read_the_user_s_own_recorded_screens(own: Path) -> 
             '[[rule]]\nid = "a"\nstate = "happy"\npattern = "a"',
             "'happy'; use one of",
         ),
+        (
+            'kind = "x"\nversion = "1"\nway = "type"\n[menu]\npattern = "a"\nkey = "C-c"',
+            "the menu's key is 'C-c'; use one of: Escape, Enter",
+        ),
+        (
+            'kind = "x"\nversion = "1"\nway = "type"\n'
+            '[[rule]]\nid = "a"\nstate = "idle"\npattern = "a"\nwhere = "last"',
+            "but no 'block'",
+        ),
     ],
 )
 def test_a_bad_file_of_rules_is_told_in_one_sentence(tmp_path: Path, text: str, says: str) -> None:
@@ -158,3 +167,108 @@ def test_a_colour_that_has_a_two_in_it_is_not_dim() -> None:
 def test_a_draft_of_several_lines_loses_the_margin_only() -> None:
     lines = "─" * 20, "❯ one", "", "    two", "─" * 20
     assert screen.read(_claude(), screen.parse("\n".join(lines))).draft == "one\n\n  two"
+
+
+# ---- what told it ----
+
+
+def _recorded(name: str) -> screen.Reading:
+    path = Path(kinds.SHIPPED) / "fixtures" / f"{name}.screen"
+    return screen.read(kinds.load()[path.parent.name], screen.parse(fixture.read(path).screen))
+
+
+@pytest.mark.parametrize(
+    ("name", "line"),
+    [
+        ("claude/2.1.197-permission", "Do you want to proceed?"),
+        ("claude/2.1.197-permission-write", "Do you want to create made?"),
+        ("claude/2.1.197-question", "Which colour?"),
+        ("claude/2.1.197-question-several", "Which?"),
+        ("codex/0.169.0-permission", "Would you like to run the following command?"),
+        ("claude/2.1.197-unauthorized", "Invalid API key · Fix external API key"),
+        (
+            "claude/2.1.197-limit-menu",
+            "You've hit your session limit · resets Nov 23, 3:05pm (UTC)",
+        ),
+        (
+            "claude/2.1.197-narrow-limit-menu",
+            "You've hit your session limit · resets Nov 23, 3:05pm (UTC)",
+        ),
+        (
+            "codex/0.169.0-limit-dated",
+            "You’ve hit your usage limit. Upgrade to Pro (https://chatgpt.com/explore/pro), visit"
+            " https://chatgpt.com/settings/ usage to purchase more credits or try again at"
+            " Nov 23rd, 2026 3:05 PM.",
+        ),
+        ("claude/2.1.197-start", ""),
+    ],
+)
+def test_a_reading_carries_the_words_that_told_the_state(name: str, line: str) -> None:
+    assert _recorded(name).line == line
+    assert len(line) <= 200
+
+
+ERROR = "  ⎿ \xa0{}You've hit your session limit · resets 7pm (UTC)\x1b[0m"
+BOX = f"{'─' * 20}\n❯\xa0\n{'─' * 20}"
+
+
+@pytest.mark.parametrize(
+    ("colour", "state"),
+    [
+        ("\x1b[38;5;211m", "usage_limited"),
+        ("\x1b[31m", "usage_limited"),
+        ("\x1b[91m", "usage_limited"),
+        ("\x1b[38;2;255;107;128m", "usage_limited"),
+        ("", "idle"),
+        ("\x1b[38;5;246m", "idle"),
+        ("\x1b[38;2;90;90;90m", "idle"),
+        ("\x1b[37m", "idle"),
+        ("\x1b[31m\x1b[39m", "idle"),
+        ("\x1b[48;5;211m", "idle"),
+        ("\x1b[31mYou've hit your \x1b[32m", "idle"),
+    ],
+)
+def test_a_limit_is_believed_only_in_the_colour_of_an_error(colour: str, state: str) -> None:
+    captured = f"\x1b[34m❯\x1b[0m please work\n{ERROR.format(colour)}\n\n{BOX}"
+    assert screen.read(_claude(), screen.parse(captured)).state == state
+
+
+def test_where_nothing_has_a_colour_a_limit_needs_none() -> None:
+    captured = f"❯ please work\n{ERROR.format('')}\n\n{BOX}"
+    assert screen.read(_claude(), screen.parse(captured)).state == "usage_limited"
+
+
+@pytest.mark.parametrize("after", ["❯ again", "● Noted.", "  ⎿ \xa0Done", "⏺ Noted."])
+def test_a_limit_counts_only_while_it_is_the_last_thing_said(after: str) -> None:
+    limit = ERROR.format("\x1b[31m")
+    assert screen.read(_claude(), screen.parse(f"{limit}\n\n{BOX}")).state == "usage_limited"
+    assert screen.read(_claude(), screen.parse(f"{limit}\n\n{after}\n\n{BOX}")).state == "idle"
+
+
+@pytest.mark.parametrize("captured", ["", "\n\n\n", "   \n\x1b[0m  "])
+def test_a_screen_that_is_blank_still_starts(captured: str) -> None:
+    assert screen.read(_claude(), screen.parse(captured)).state == "starting"
+
+
+@pytest.mark.parametrize(
+    "line", ["     loading", "• Starting MCP servers (0/2): a, b (3s • esc to interrupt)"]
+)
+def test_codex_starts_while_it_loads(line: str) -> None:
+    codex = kinds.load()["codex"]
+    captured = f"  >_ OpenAI Codex (v0.169.0)\n{line}\n\n› \x1b[2mAsk Codex\x1b[0m\n\n  ? for"
+    assert screen.read(codex, screen.parse(captured)).state == "starting"
+    said = f"  {line}" if line.startswith("•") else f"      {line}"
+    assert screen.read(codex, screen.parse(captured.replace(line, said))).state == "idle"
+
+
+@pytest.mark.parametrize("path", FIXTURES, ids=lambda p: f"{p.parent.name}/{p.stem}")
+def test_only_the_menu_of_a_limit_may_be_closed_by_a_key(path: Path) -> None:
+    lines = screen.parse(fixture.read(path).screen)
+    key = screen.menu_key(kinds.load()[path.parent.name], lines)
+    assert key == ("Escape" if path.stem.endswith("limit-menu") else "")
+
+
+def test_a_menu_that_is_only_quoted_above_the_composer_is_none() -> None:
+    menu = "  ❯ 1. Stop and wait for limit to reset"
+    assert screen.menu_key(_claude(), screen.parse(menu)) == "Escape"
+    assert screen.menu_key(_claude(), screen.parse(f"{menu}\n{BOX}")) == ""

@@ -9,7 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from orch_server.core.errors import StaleEpoch
-from orch_server.core.lease import LeaseTable, Pace
+from orch_server.core.lease import LeaseTable
+from orch_server.core.pace import Pace
 
 PACE = Pace(beat=5.0, lease=15.0, grace=0.75)
 

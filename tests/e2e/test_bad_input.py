@@ -293,6 +293,11 @@ def test_a_port_that_is_taken(home: Home) -> None:
 def test_a_wrong_configuration_names_key_value_and_cure(home: Home) -> None:
     for text, says in (
         ("beat_interval = 0\n", "beat_interval is 0; use a number of seconds"),
+        ("nudges_per_hour = -1\n", "nudges_per_hour is -1; use a whole number from 0 to 60"),
+        ("nudges_per_hour = true\n", "nudges_per_hour is True; use a whole number"),
+        ('alert_webhook = "ftp://h/x"\n', "alert_webhook is 'ftp://h/x'; use a URL such as"),
+        ("alert_webhook = 5\n", "alert_webhook is 5; use a URL such as"),
+        ('alert_webhook = "http://h:99999/"\n', "alert_webhook is 'http://h:99999/'; use a URL"),
         ("beats = 1\n", "unknown key 'beats'; known are: listen"),
         ("approver_roles = []\n", "approver_roles must be a list"),
         ("log_level = 'loud'\n", "log_level is 'loud'; use one of"),

@@ -30,7 +30,13 @@ async def _ends(task: asyncio.Task[object]) -> bool:
     return bool(done)
 
 
-@pytest.mark.parametrize("name", ["leases", "mailbox", "firing", "expiry"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("leases", "pulse", "mailbox", "firing", "expiry"),
+        *("supervision", "credit", "waiting", "alerts"),
+    ],
+)
 @pytest.mark.parametrize("event", ["nothing", "a wake-up at the same moment"])
 def test_a_loop_ends_when_it_is_cancelled(folder: Path, name: str, event: str) -> None:
     """The server waits for its loops when it stops: one that goes on keeps it from ending."""
@@ -46,6 +52,9 @@ def test_a_loop_ends_when_it_is_cancelled(folder: Path, name: str, event: str) -
             core.heartbeat.changed.set()
             core.scheduler.changed.set()
             core.authorization.changed.set()
+            core.supervisor.changed.set()
+            core.credit.changed.set()
+            core.waiting.changed.set()
         task.cancel()
         assert await _ends(task), f"the loop {name} went on"
 

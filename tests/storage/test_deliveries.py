@@ -25,7 +25,7 @@ from orch_server.core.delivery import (
 )
 from orch_server.core.errors import Conflict, NotFound, StaleEpoch
 from orch_server.core.identity import Incarnation
-from orch_server.storage import agents, claims, deliveries, history, sweep
+from orch_server.storage import agents, alerts, claims, deliveries, history, sweep
 from orch_server.storage.deliveries import Offered
 from orch_server.storage.store import Transaction
 from tests.storage.parts import PANE, START, Opened, add_agent, agent, opened, text
@@ -523,8 +523,11 @@ def test_what_is_refused_too_often_is_dead(folder: Path, reason: RefusalReason) 
 
 def test_what_no_program_can_read_is_dead_at_once(folder: Path) -> None:
     async def body(at: Opened) -> None:
-        await _put(at, text("a"))
+        (only,) = await _put(at, text("a"))
         assert await _refuse(at, await _offer(at), RefusalReason.UNREADABLE) is S.DEAD
+        raised, _ = await at.store.read(lambda db: alerts.list_page(db, "", 10, ""))
+        assert [(a.kind, a.subject) for a in raised] == [("dead-letter", "atlas:dev")]
+        assert f"redrive {only}" in raised[0].text
 
     _run(folder, body)
 

@@ -17,7 +17,7 @@ from tests.storage.parts import add_agent, agent, opened
 #: Columns that a later migration added have a default, since there were rows already.
 ADDED = {
     *("do_not_disturb", "courier", "sender", "header", "mode", "message_key", "reason", "attempts"),
-    *("retry_at", "time_to_live", "reply_patience", "reply", "reply_complete"),
+    *("retry_at", "time_to_live", "reply_patience", "reply", "reply_complete", "credential"),
 }
 LATER = "0098_later.py"
 _KINDS = {"AUTO": "INTEGER", "INT": "INTEGER", "BOOL": "INTEGER"}

@@ -30,7 +30,7 @@ from orch.v1 import (
 from orch_server import app
 from orch_server.config import Settings
 from orch_server.core.clock import Clock, ManualClock
-from orch_server.core.lease import Pace
+from orch_server.core.pace import Pace
 from orch_server.services.tokens import TokenFiles
 
 START = datetime(2026, 11, 21, 12, tzinfo=UTC)
@@ -100,6 +100,7 @@ class Stream:
     def __init__(self, call: Any) -> None:
         self.call = call
         self.welcome: heartbeat_pb2.Welcome | None = None
+        self.beats = 0
 
     async def hello(self, role: str, pane: str, **more: Any) -> heartbeat_pb2.Welcome:
         """Introduces a pane on the host elsewhere; returns the welcome."""
@@ -114,9 +115,11 @@ class Stream:
         """Sends one frame."""
         await asyncio.wait_for(self.call.write(heartbeat_pb2.ConnectRequest(**frame)), PATIENCE)
 
-    async def beat(self, sequence: int = 1, program: str = "") -> Any:
-        """Beats and returns the next frame."""
-        await self.send(beat=heartbeat_pb2.Beat(sequence=sequence, foreground_program=program))
+    async def beat(self, sequence: int = 0, program: str = "", **more: Any) -> Any:
+        """Beats, with the next number unless one is given, and returns the next frame."""
+        self.beats = sequence or self.beats + 1
+        beat = heartbeat_pb2.Beat(sequence=self.beats, foreground_program=program, **more)
+        await self.send(beat=beat)
         return await self.read()
 
     async def read(self) -> Any:
@@ -213,6 +216,19 @@ def hello(role: str, pane: str, **more: Any) -> heartbeat_pb2.Hello:
     )
 
 
+def settings_for(home: Path, pace: Pace = PACE, tcp: bool = False) -> Settings:
+    """The settings of a server in this home."""
+    return Settings(
+        home=home,
+        sockets=(home / "orch.sock",),
+        ports=("127.0.0.1:0",) if tcp else (),
+        approver_roles=("orchestrator", "project_manager"),
+        pace=pace,
+        log_level="info",
+        templates=home / "templates",
+    )
+
+
 @asynccontextmanager
 async def serving(
     home: Path,
@@ -222,15 +238,7 @@ async def serving(
     loops: tuple[str, ...] = ("mailbox",),
 ) -> AsyncIterator[Serving]:
     """A server on HOME/orch.sock and, when asked, on TCP; with the named loops."""
-    settings = Settings(
-        home=home,
-        sockets=(home / "orch.sock",),
-        ports=("127.0.0.1:0",) if tcp else (),
-        approver_roles=("orchestrator", "project_manager"),
-        pace=pace,
-        log_level="info",
-        templates=home / "templates",
-    )
+    settings = settings_for(home, pace, tcp)
     moving = clock or ManualClock(START)
     core = await app._wire(settings, moving)
     try:

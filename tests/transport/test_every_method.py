@@ -18,11 +18,19 @@ from orch.v1 import (
     messaging_pb2,
     scheduler_pb2,
     session_state_pb2,
+    supervision_pb2,
 )
 from tests.transport.harness import PATIENCE, Failure, Serving, failure, run, trailing
 
 Code = grpc.StatusCode
-FILES = (heartbeat_pb2, scheduler_pb2, authorization_pb2, session_state_pb2, messaging_pb2)
+FILES = (
+    heartbeat_pb2,
+    scheduler_pb2,
+    authorization_pb2,
+    session_state_pb2,
+    messaging_pb2,
+    supervision_pb2,
+)
 HUGE = 2**63 - 1
 HUGE_TOKEN = "OTk5OTk5OTk5OTk5OTk5OTk5OTk5OTk5OTk5OTk5OTk="
 
@@ -96,9 +104,9 @@ def _check(method: descriptor.MethodDescriptor, result: Failure | bytes) -> None
         assert result.fields, (method.full_name, result)
 
 
-def test_there_are_five_services() -> None:
-    assert len({m.containing_service.full_name for m in METHODS}) == 5
-    assert len(METHODS) >= 32
+def test_there_are_six_services() -> None:
+    assert len({m.containing_service.full_name for m in METHODS}) == 6
+    assert len(METHODS) >= 42
 
 
 def test_an_empty_request_is_answered_or_refused_with_a_reason(folder: Path) -> None:

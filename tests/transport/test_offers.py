@@ -217,12 +217,12 @@ def test_only_an_agents_own_hook_reports_and_only_words(folder: Path) -> None:
     run(folder, body)
 
 
-def test_a_hooks_report_is_no_change_of_the_agent(folder: Path) -> None:
+def test_a_hooks_report_that_tells_no_state_is_no_change_of_the_agent(folder: Path) -> None:
     async def body(at: Serving) -> None:
         await at.alive("developer", "%1")
         watch = at.heartbeat.WatchAgents(hb.WatchAgentsRequest())
         await watch.read()
-        await _hook(at, "Stop", at.token("atlas", "developer"))
+        await _hook(at, "PreCompact", at.token("atlas", "developer"))
         request = pb.SetDoNotDisturbRequest(target=DEV, enabled=True)
         await at.messaging.SetDoNotDisturb(request)
         change = await watch.read()

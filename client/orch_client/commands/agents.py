@@ -6,6 +6,7 @@ import argparse
 from typing import TYPE_CHECKING
 
 from orch_client import output
+from orch_client.commands import times
 
 if TYPE_CHECKING:
     from orch.v1 import agent_pb2
@@ -15,6 +16,8 @@ EXAMPLES = """examples:
   orch-client agents --session atlas --json
   orch-client whoami
 """
+#: Seconds after which evidence is doubted.
+_FRESH = 60.0
 
 
 def configure(parser: argparse.ArgumentParser, name: str) -> None:
@@ -64,23 +67,45 @@ def print_agents(agents: list[agent_pb2.Agent]) -> None:
             f"{agent.session}:{agent.role}",
             output.word(Liveness.Name(agent.liveness), "LIVENESS_")
             + (", dnd" if agent.do_not_disturb else ""),
+            state(agent),
             output.moment(agent.last_check_in_time),
             agent.pane.pane_id,
             agent.kind or "-",
             output.one_line(agent.foreground_program, 20) or "-",
-            _waiting(agent),
+            waiting(agent),
         )
         for agent in agents
     ]
-    head = ("AGENT", "CLIENT", "LAST HEARD", "PANE", "KIND", "RUNS", "WAITS FOR")
+    head = ("AGENT", "CLIENT", "STATE", "LAST HEARD", "PANE", "KIND", "RUNS", "WAITS FOR")
     output.print_table(head, rows, "No agents yet; run 'orch-client heartbeat' in a tmux pane.")
 
 
-def _waiting(agent: agent_pb2.Agent) -> str:
+def state(agent: agent_pb2.Agent) -> str:
+    """What an agent does and for how long, such as "idle 3m"; "working? 5m" when nothing has told
+    so for a minute."""
+    from orch.v1 import agent_pb2 as pb
+
+    if agent.state in (pb.AGENT_STATE_UNSPECIFIED, pb.AGENT_STATE_UNKNOWN):
+        shown = "unknown"
+    else:
+        name = output.word(pb.AgentState.Name(agent.state), "AGENT_STATE_")
+        doubt = "?" if agent.state != pb.AGENT_STATE_DEAD and _is_old(agent) else ""
+        shown = f"{name}{doubt} {times.age(agent.state_change_time)}".rstrip()
+    return shown + (", held" if agent.HasField("hold_end_time") else "")
+
+
+def _is_old(agent: agent_pb2.Agent) -> bool:
+    """Whether what told the state was last seen more than a minute ago."""
+    seen = agent.evidence.observe_time
+    return agent.HasField("evidence") and times.since(seen) > _FRESH
+
+
+def waiting(agent: agent_pb2.Agent) -> str:
+    """What an agent waits for; "" for nothing."""
     if not agent.HasField("waiting_for"):
         return ""
-    waiting = agent.waiting_for
-    return f"{waiting.role}: {waiting.reason} {waiting.authorization_id}"
+    for_ = agent.waiting_for
+    return f"{for_.role}: {for_.reason} {for_.authorization_id or for_.dependency_id}"
 
 
 def _whoami(args: argparse.Namespace) -> int:

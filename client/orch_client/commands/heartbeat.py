@@ -35,6 +35,12 @@ def configure(parser: argparse.ArgumentParser, name: str) -> None:
         help="take the role from a living client elsewhere, or give this pane a new role",
     )
     parser.add_argument(
+        "--credential",
+        metavar="NAME",
+        default="",
+        help="the account that the agent runs under; default: its kind and host, claude@HOST",
+    )
+    parser.add_argument(
         "--all",
         action="store_true",
         help="serve all panes that have no client of their own, but not this one",
@@ -50,9 +56,7 @@ def run(args: argparse.Namespace, name: str) -> int:
             f"'{args.pane}' is no pane; give its id, such as %5 (tmux lsp -a).", USAGE
         )
 
-    if args.kind and args.kind not in kinds.load():
-        known = ", ".join(sorted(kinds.load()))
-        raise ClientError(f"'{args.kind}' is no kind; there are: {known}.", USAGE)
+    check_kind(args.kind)
     if args.all:
         return _run_all(args)
     if args.session:
@@ -62,13 +66,27 @@ def run(args: argparse.Namespace, name: str) -> int:
 
     from orch_client.heartbeat import Heartbeat, Options
 
-    options = Options(args.pane, args.role, args.kind, args.take_over, args.once)
+    options = Options(
+        pane=args.pane,
+        role=args.role,
+        kind=args.kind,
+        take_over=args.take_over,
+        once=args.once,
+        credential=args.credential,
+    )
     return asyncio.run(Heartbeat(options).run())
+
+
+def check_kind(kind: str) -> None:
+    """Raises ClientError when there are no rules for such a kind; "" is none."""
+    if kind and kind not in kinds.load():
+        known = ", ".join(sorted(kinds.load()))
+        raise ClientError(f"'{kind}' is no kind; there are: {known}.", USAGE)
 
 
 def _run_all(args: argparse.Namespace) -> int:
     """Serves many panes. Raises ClientError when an option for one pane is given."""
-    for option in ("pane", "role", "kind", "take_over", "once"):
+    for option in ("pane", "role", "kind", "take_over", "once", "credential"):
         if getattr(args, option):
             name = option.replace("_", "-")
             raise ClientError(f"--{name} is for one pane; leave it away with --all.", USAGE)

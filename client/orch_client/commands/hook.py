@@ -1,4 +1,5 @@
-"""`hook`: what an agent CLI calls at the turns of its work, to take what waits for it.
+"""`hook`: what an agent CLI calls at the turns of its work, to take what waits for it and to tell
+the server what the agent does.
 
 It never holds the agent up: one attempt, three seconds in all. It never exits with 2, which would
 block the agent. What it has printed counts only with exit status 0, so a fault after that is
@@ -23,7 +24,7 @@ from orch_client.errors import FAILED, ClientError
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from orch.v1 import delivery_pb2
+    from orch.v1 import delivery_pb2, heartbeat_pb2
 
 EXAMPLES = """examples:
   orch-client hook UserPromptSubmit
@@ -38,6 +39,19 @@ exit status:
 """
 #: The events at which what waits is taken.
 TAKES = ("SessionStart", "UserPromptSubmit", "Stop")
+#: Every event that tells what the agent does: the word by which it is told apart, if it has one.
+TELLS = {
+    "SessionStart": "source",
+    "UserPromptSubmit": "",
+    "PermissionRequest": "tool_name",
+    "Notification": "notification_type",
+    "Stop": "",
+    "StopFailure": "error",
+    "SessionEnd": "reason",
+}
+#: What an event says to a person. What the agent answered is nobody's business but at a failure,
+#: where it is the line that the screen shows.
+_SAYS = {"Notification": "message", "StopFailure": "last_assistant_message"}
 #: Claude Code takes 10,000 characters of context from a hook, of more only a preview and the name
 #: of a file with the rest (2.1.197 and later; the reason at Stop was not cut there at 40,000).
 #: The server counts texts with their headers; room is left for the blank lines between.
@@ -46,6 +60,7 @@ _SHOWN_WHOLE = 10_000
 _DEADLINE = 3.0
 _MAX_INPUT_BYTES = 32 * 1024 * 1024
 _MAX_LOG_BYTES = 1024 * 1024
+_MAX_WORD, _MAX_MESSAGE = 200, 1000
 
 
 def configure(parser: argparse.ArgumentParser, name: str) -> None:
@@ -58,6 +73,8 @@ def configure(parser: argparse.ArgumentParser, name: str) -> None:
 def run(args: argparse.Namespace, name: str) -> int:
     """Runs the command."""
     event = output.one_line(args.event)
+    if _is_inner():
+        return 0
     printed = False
     try:
         with _alarm():
@@ -68,7 +85,7 @@ def run(args: argparse.Namespace, name: str) -> int:
                     printed = _print(event, claimed)
                     if printed:
                         server.acknowledge(claimed)
-                server.report(event, facts)
+                server.report(as_report(event, facts, printed=printed))
     except ClientError as exc:
         _log(event, exc.message)
     except OSError as exc:
@@ -78,11 +95,17 @@ def run(args: argparse.Namespace, name: str) -> int:
     return 0 if printed else FAILED
 
 
+def _is_inner() -> bool:
+    """Whether a Claude Code without a screen calls, such as `claude -p` in a command of the agent.
+    It inherits the pane and the hooks, but it is not the agent that people see there."""
+    return os.environ.get("CLAUDE_CODE_ENTRYPOINT", "").startswith("sdk")
+
+
 def _facts() -> dict[str, Any]:
     """What the agent CLI says of the event. Raises ClientError when it says nothing sensible."""
     try:
         facts = json.loads(sys.stdin.buffer.read(_MAX_INPUT_BYTES))
-    except ValueError:
+    except (ValueError, RecursionError):
         facts = None
     if not isinstance(facts, dict):
         raise ClientError("standard input is no JSON object, as an agent CLI gives it to its hook.")
@@ -110,15 +133,12 @@ class _Server:
         request = pb.AcknowledgeClaimRequest(ids=[one.id for one in claimed])
         self._messaging().AcknowledgeClaim(request, **self._how)
 
-    def report(self, event: str, facts: dict[str, Any]) -> None:
+    def report(self, report: heartbeat_pb2.ReportHookEventRequest) -> None:
         """Tells the server of the event."""
-        from orch.v1 import heartbeat_pb2, heartbeat_pb2_grpc
+        from orch.v1 import heartbeat_pb2_grpc
 
         stub = heartbeat_pb2_grpc.HeartbeatServiceStub(self._channel)
-        request = heartbeat_pb2.ReportHookEventRequest(
-            event=event, agent_session_id=output.one_line(str(facts.get("session_id", "")), 200)
-        )
-        stub.ReportHookEvent(request, **self._how)
+        stub.ReportHookEvent(report, **self._how)
 
     def _messaging(self) -> Any:
         from orch.v1 import messaging_pb2_grpc
@@ -177,6 +197,27 @@ def as_output(event: str, text: str) -> str:
         context = {"hookEventName": event, "additionalContext": text}
         return json.dumps({"hookSpecificOutput": context}, ensure_ascii=False)
     return text
+
+
+def as_report(
+    event: str, facts: dict[str, Any], *, printed: bool
+) -> heartbeat_pb2.ReportHookEventRequest:
+    """What the server is told of the event. `printed`: the agent was given text."""
+    from orch.v1 import heartbeat_pb2
+
+    return heartbeat_pb2.ReportHookEventRequest(
+        event=event,
+        agent_session_id=_said(facts, "session_id", _MAX_WORD),
+        detail=_said(facts, TELLS.get(event, ""), _MAX_WORD),
+        message=_said(facts, _SAYS.get(event, ""), _MAX_MESSAGE),
+        continues=printed and event == "Stop",
+    )
+
+
+def _said(facts: dict[str, Any], key: str, limit: int) -> str:
+    """The value on one line; "" when it is no text, or there is no key for it."""
+    found = facts.get(key) if key else None
+    return output.one_line(found[: 4 * limit], limit) if isinstance(found, str) else ""
 
 
 @contextmanager

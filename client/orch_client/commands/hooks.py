@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from orch_client import output
-from orch_client.commands.hook import TAKES
+from orch_client.commands.hook import TELLS
 from orch_client.errors import ClientError
 
 EXAMPLES = """examples:
@@ -58,7 +58,7 @@ def install(settings: dict[str, Any]) -> None:
     """Adds what of our hooks is missing."""
     hooks = settings.setdefault("hooks", {})
     there = {event for event, _, _ in _ours(settings)}
-    for event in TAKES:
+    for event in TELLS:
         if event not in there:
             command = f"orch-client hook {event}"
             entry = {"type": "command", "command": command, "timeout": _TIMEOUT}
@@ -180,6 +180,6 @@ def _show(path: Path, settings: dict[str, Any], as_json: bool) -> None:
             "installed" if event in found else "missing",
             found.get(event, {}).get("command", ""),
         )
-        for event in TAKES
+        for event in TELLS
     ]
     output.print_table(("EVENT", "STATE", "COMMAND"), rows, "")

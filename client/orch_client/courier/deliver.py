@@ -15,7 +15,7 @@ from collections.abc import Callable, Coroutine
 from dataclasses import replace
 from typing import Any
 
-from orch_client.courier import reply
+from orch_client.courier import reply, screen
 from orch_client.courier.compose import STILL, compose
 from orch_client.courier.look import Look
 from orch_client.courier.obstacle import NOT_NOW, is_shown, obstacle
@@ -159,6 +159,9 @@ async def _deliver(work: Work) -> Outcome:
     if seen.status.pasted != offer.sequence:
         way = obstacle(seen, work.at.pane, offer.kind, offer.mode, offer.text)
         if way is not None:
+            key = screen.menu_key(seen.kind, seen.lines) if seen.kind is not None else ""
+            if key:  # once for each offer; the pane is then watched, as after any refusal
+                await work.close_menu(seen, key)
             return await work.refuse(way.reason, way.sentence)
     if is_shown(seen, offer.kind):
         return await show(work, seen)

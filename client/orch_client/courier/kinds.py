@@ -23,7 +23,8 @@ STATES = frozenset(
 )
 _NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,31}\Z")
 _WAYS = ("type", "show")
-_PLACES = ("screen", "below", "instead")
+_KEYS = ("Escape", "Enter")
+_PLACES = ("screen", "below", "instead", "last")
 
 logger = logging.getLogger(__name__)
 
@@ -35,8 +36,11 @@ class BadRules(Exception):
 @dataclass(frozen=True, slots=True)
 class Rule:
     """A line that matches among the last `lines` of the screen that hold something tells the
-    state. `where`: on the whole "screen", only "below" the composer, or only where something else
-    stands "instead" of a composer. Lines that only quote are left out unless `quoted`."""
+    state. `where`: on the whole "screen", only "below" the composer, only where something else
+    stands "instead" of a composer, or only in the "last" thing said, its lines taken as one. Lines
+    that only quote are left out unless `quoted`. `coloured`: what matches must be of one colour
+    that is no grey, as the program paints its own errors and never what it only shows. `tells`: the
+    lowest line of the screen that matches says more to people than the one that was found."""
 
     id: str
     state: str
@@ -44,6 +48,8 @@ class Rule:
     lines: int
     where: str
     quoted: bool
+    coloured: bool
+    tells: re.Pattern[str] | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,10 +67,20 @@ class Composer:
 
 
 @dataclass(frozen=True, slots=True)
+class Menu:
+    """Stands in the place of the composer until this key, by tmux's name, closes it; nothing is
+    lost by that. A line that matches `pattern` is the menu's own."""
+
+    pattern: re.Pattern[str]
+    key: str
+
+
+@dataclass(frozen=True, slots=True)
 class Kind:
     """One kind. `way` "show": text is displayed and never typed. `queues`: while it works, it takes
-    text into a queue of its own. A text that matches `pad_before` or `pad_after` gets a blank in
-    front or at its end, since the program would take what stands there for a command."""
+    text into a queue of its own. `block` begins each thing that was said or done. A text that
+    matches `pad_before` or `pad_after` gets a blank in front or at its end, since the program would
+    take what stands there for a command."""
 
     name: str
     version: str
@@ -73,8 +89,10 @@ class Kind:
     paths: tuple[str, ...]
     queues: bool
     composer: Composer | None
+    menu: Menu | None
     rules: tuple[Rule, ...]
     skip: re.Pattern[str] | None
+    block: re.Pattern[str] | None
     pad_before: re.Pattern[str] | None
     pad_after: re.Pattern[str] | None
     words: Mapping[str, frozenset[str]]
@@ -153,6 +171,9 @@ def _kind(stem: str, data: dict[str, Any]) -> Kind:
     if way not in _WAYS:
         raise BadRules(f"{stem}.toml has the way '{way}'; use one of: {', '.join(_WAYS)}.")
     typing = data.get("typing", {})
+    rules = tuple(_rule(stem, given) for given in data.get("rule", ()))
+    if "block" not in data and any(rule.where == "last" for rule in rules):
+        raise BadRules(f"{stem}.toml has a rule for the \"last\" block, but no 'block'.")
     return Kind(
         name=name,
         version=str(data["version"]),
@@ -161,8 +182,10 @@ def _kind(stem: str, data: dict[str, Any]) -> Kind:
         paths=tuple(data.get("paths", ())),
         queues=bool(typing.get("queues", False)),
         composer=_composer(data["composer"]) if "composer" in data else None,
-        rules=tuple(_rule(stem, given) for given in data.get("rule", ())),
+        menu=_menu(stem, data["menu"]) if "menu" in data else None,
+        rules=rules,
         skip=_pattern(data.get("skip")),
+        block=_pattern(data.get("block")),
         pad_before=_pattern(typing.get("pad_before")),
         pad_after=_pattern(typing.get("pad_after")),
         words={key: frozenset(words.split()) for key, words in data.get("words", {}).items()},
@@ -182,7 +205,17 @@ def _rule(stem: str, given: dict[str, Any]) -> Rule:
         lines=int(given.get("lines", 12)),
         where=given.get("where", "screen"),
         quoted=bool(given.get("quoted", False)),
+        coloured=bool(given.get("coloured", False)),
+        tells=_pattern(given.get("tells")),
     )
+
+
+def _menu(stem: str, given: dict[str, Any]) -> Menu:
+    if given["key"] not in _KEYS:
+        raise BadRules(
+            f"{stem}.toml: the menu's key is '{given['key']}'; use one of: {', '.join(_KEYS)}."
+        )
+    return Menu(re.compile(given["pattern"]), given["key"])
 
 
 def _composer(given: dict[str, Any]) -> Composer:

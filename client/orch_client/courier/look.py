@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from orch_client.courier import kinds, programs, screen
 from orch_client.courier.guard import Cursor, Guard, Status
 from orch_client.courier.kinds import Kind
+from orch_client.courier.offer import PaneAddress
 from orch_client.courier.programs import Program, Sort
 from orch_client.courier.screen import Line, Reading
 from orch_client.courier.tmux import PaneGone, Tmux, TmuxDied
@@ -62,6 +63,21 @@ async def look(tmux: Tmux, guard: Guard, registered: str) -> Look:
     reading = screen.read(kind, lines) if kind is not None and kind.composer else _UNREAD
     cursor = (int(fields[1]), int(fields[2]))
     return Look(status, pid, cursor, fields[3], command, program, kind, lines, reading)
+
+
+async def glimpse(tmux: Tmux, at: PaneAddress) -> str:
+    """The pane's screen alone, as `screen.parse` takes it: for one who only wants to know.
+
+    Raises PaneGone when the pane is gone, dead, or of another incarnation; also as Tmux.run.
+    """
+    out = await tmux.run(
+        *("display-message", "-p", "-t", at.pane, "#{pid}.#{start_time}.#{pane_dead}", ";"),
+        *("capture-pane", "-p", "-e", "-t", at.pane),
+    )
+    head, _, captured = out.partition("\n")
+    if head != f"{at.server_pid}.{at.started}.0":
+        raise PaneGone(f"there is no such pane {at.pane} any more")
+    return captured
 
 
 def _kind(program: Program, registered: str) -> Kind | None:

@@ -20,7 +20,8 @@ _VALUED = frozenset(
     | {"-I", "-L", "-l"}
 )
 _COMMANDS = frozenset({"-c", "-m", "-e", "-p", "--eval", "--print", "--command"})
-_OWN = "orch-client"
+_OWN = frozenset({"orch-client", "orch_client"})
+_STAYING = frozenset({"heartbeat", "run"})
 _STOPPED = (["T"], ["t"])
 _STACK = 25  # in what _stat returns
 
@@ -29,7 +30,7 @@ class Sort(Enum):
     """How text may reach a program."""
 
     PROMPT = "prompt"  # a shell or interpreter: shown, never typed
-    CLIENT = "client"  # our own heartbeat in the foreground: shown
+    CLIENT = "client"  # our own client in the foreground: shown
     AGENT = "agent"  # a known agent: typed
     OTHER = "other"  # typed only into a pane registered with a kind
 
@@ -37,8 +38,8 @@ class Sort(Enum):
 @dataclass(frozen=True, slots=True)
 class Program:
     """The program in the foreground. `agent` is its kind when it is a known one; a `wrapper` is a
-    shell that runs a script or command. `image` names the process and what it executes: another
-    exec in the same process is another image; "0" when it is not known."""
+    shell that runs a script or command, or our own `run`. `image` names the process and what it
+    executes: another exec in the same process is another image; "0" when it is not known."""
 
     name: str
     sort: Sort
@@ -52,7 +53,7 @@ def foreground(pane_pid: int, fallback: str) -> Program:
     """The program in the foreground of the pane whose first process is `pane_pid`.
 
     A known agent anywhere in the foreground group counts; else the first process that is more than
-    a shell with a script. `fallback` is what tmux calls the command, for when /proc does not tell.
+    a wrapper. `fallback` is what tmux calls the command, for when /proc does not tell.
     """
     group = _foreground_group(pane_pid)
     members = [pid for pid in _tree(pane_pid) if _group(pid) == group]
@@ -66,6 +67,16 @@ def foreground(pane_pid: int, fallback: str) -> Program:
         if not program.wrapper:
             return program
     return programs[0] if programs else classify([fallback])
+
+
+def again(program: Program) -> Program | None:
+    """The same program as it is now: stopped or not. None when its process has ended or runs
+    something else; then it takes `foreground` to tell."""
+    pid, _, stack = program.image.partition(".")
+    fields = _stat(int(pid)) if stack else []
+    if len(fields) <= _STACK or fields[_STACK] != stack:
+        return None
+    return replace(program, stopped=fields[:1] in _STOPPED)
 
 
 def _program(pid: int, cmdline: list[str]) -> Program:
@@ -93,8 +104,7 @@ def classify(cmdline: list[str]) -> Program:
     if family in prompts:
         return Program(name, Sort.PROMPT)
     if family not in shells | words["interpreters"]:
-        is_own = name == _OWN and "heartbeat" in cmdline
-        return Program(name, Sort.CLIENT if is_own else Sort.OTHER)
+        return _own(name, cmdline[1:]) or Program(name, Sort.OTHER)
     script, asks = _script(cmdline[1:], family in shells)
     if asks or not script:
         return Program(name, Sort.PROMPT)
@@ -107,9 +117,15 @@ def _of_script(script: str, cmdline: list[str], by_shell: bool) -> Program:
     agent = kinds.agent_named(name, script)
     if agent is not None:
         return Program(name, Sort.AGENT, agent.name)
-    if name == _OWN and "heartbeat" in cmdline:
-        return Program(_OWN, Sort.CLIENT)
-    return Program(name, Sort.OTHER, wrapper=by_shell)
+    own = _own(name, cmdline[cmdline.index(script) + 1 :])
+    return own or Program(name, Sort.OTHER, wrapper=by_shell)
+
+
+def _own(name: str, args: list[str]) -> Program | None:
+    """Our own client, when it is one that stays in the foreground."""
+    if name not in _OWN or not args or args[0] not in _STAYING:
+        return None
+    return Program("orch-client", Sort.CLIENT, wrapper=args[0] == "run")
 
 
 def _script(args: list[str], shell: bool) -> tuple[str, bool]:

@@ -13,36 +13,46 @@ from dataclasses import dataclass
 
 from orch_client.courier.kinds import Composer, Kind, Rule
 
-IDLE, WORKING, UNKNOWN = "idle", "working", "unknown"
+IDLE, WORKING, STARTING, UNKNOWN = "idle", "working", "starting", "unknown"
 #: In these states no composer takes text, whatever looks like one.
 _HIDING = frozenset({"waiting_permission", "waiting_question", UNKNOWN})
 _ESCAPE = re.compile(r"\x1b(?:\[([0-9;:]*)([A-Za-z])|\][^\x07\x1b]*(?:\x07|\x1b\\)|.)")
+_MENU_LINES = 8
 _ENOUGH = 20  # letters of a text's end
+_MARK = re.compile(r"^[^\w(\"'“]+")  # what stands before a line's words
 _EXTENDED = ("38", "48", "58")
+#: Red, green, yellow, blue, magenta, cyan, and the same bright.
+_HUES = frozenset(str(base + hue) for base in (30, 90) for hue in range(1, 7))
+_FIRST_SIGN = 0x100
 
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """One line of a screen; `bright` is the same with blanks for what is dim."""
+    """One line of a screen; `bright` is the same with blanks for what is dim, `colours` has a sign
+    for the colour of each of its characters: a blank for none and for greys."""
 
     text: str
     bright: str
+    colours: str
 
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """What a screen shows: the state, the rule that told it, and the composer's text ("" when it is
-    empty, None when there is no composer)."""
+    """What a screen shows: the state, the rule that told it, the composer's text ("" when it is
+    empty, None when there is no composer), and the words of the line that told it, "" when none
+    did."""
 
     state: str
     rule: str
     draft: str | None
+    line: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class _Style:
     dim: bool = False
     inverse: bool = False
+    colour: str = " "
 
     @property
     def mark(self) -> str:
@@ -62,12 +72,17 @@ def parse(captured: str) -> list[Line]:
 
 
 def read(kind: Kind, lines: list[Line]) -> Reading:
-    """What the screen says."""
+    """What the screen says. One that is blank has not been drawn yet."""
+    if not lines:
+        return Reading(STARTING, "blank", None)
     draft = None if kind.composer is None else draft_in(kind.composer, lines)
     for rule in kind.rules:
-        if _matches(rule, kind, lines):
+        line = _match(rule, kind, lines)
+        if line is not None:
             hidden = rule.state in _HIDING
-            return Reading(rule.state, rule.id, None if hidden else draft)
+            told = _telling(rule, lines) or line
+            words = _MARK.sub("", told.text).rstrip()
+            return Reading(rule.state, rule.id, None if hidden else draft, words)
     if draft is None:
         return Reading(UNKNOWN, "", None)
     return Reading(IDLE, "composer", draft)
@@ -97,6 +112,14 @@ def composer_top(composer: Composer, lines: list[Line]) -> int | None:
         ):
             return at
     return None
+
+
+def menu_key(kind: Kind, lines: list[Line]) -> str:
+    """The key that closes the menu where the composer should be; "" when there is none."""
+    if kind.menu is None or kind.composer is None or composer_top(kind.composer, lines) is not None:
+        return ""
+    found = any(kind.menu.pattern.search(line.text) for line in _bottom(lines, _MENU_LINES))
+    return kind.menu.key if found else ""
 
 
 def landed(kind: Kind, draft: str | None, text: str) -> bool:
@@ -142,18 +165,64 @@ def essence(text: str) -> str:
     return "".join(c for c in unicodedata.normalize("NFKD", text) if c.isalnum())
 
 
-def _matches(rule: Rule, kind: Kind, lines: list[Line]) -> bool:
-    if rule.where != "screen" and kind.composer is not None:
-        top = composer_top(kind.composer, lines)
-        if rule.where == "instead" and top is not None:
-            return False
-        if rule.where == "below" and top is not None:
-            lines = lines[_composer_end(kind.composer, lines, top) :]
-    return any(
-        rule.pattern.search(line.text)
-        for line in _bottom(lines, rule.lines)
-        if rule.quoted or kind.skip is None or not kind.skip.match(line.text)
-    )
+def _match(rule: Rule, kind: Kind, lines: list[Line]) -> Line | None:
+    """The lowest line that the rule matches."""
+    for line in reversed(list(_bottom(_place(rule, kind, lines), rule.lines))):
+        quotes = rule.where != "last" and kind.skip is not None and kind.skip.match(line.text)
+        if rule.quoted or not quotes:
+            found = rule.pattern.search(line.text)
+            if found and (not rule.coloured or _is_coloured(line, found) or _is_plain(lines)):
+                return line
+    return None
+
+
+def _telling(rule: Rule, lines: list[Line]) -> Line | None:
+    """The line that says more to people than the one that was found."""
+    if rule.tells is None:
+        return None
+    return next((line for line in reversed(lines) if rule.tells.search(line.text)), None)
+
+
+def _place(rule: Rule, kind: Kind, lines: list[Line]) -> list[Line]:
+    """The lines at which the rule looks."""
+    top = None if kind.composer is None else composer_top(kind.composer, lines)
+    if rule.where == "last":
+        return _last_block(kind, lines[:top])
+    if top is None or kind.composer is None:
+        return lines
+    if rule.where == "instead":
+        return []
+    return lines[_composer_end(kind.composer, lines, top) :] if rule.where == "below" else lines
+
+
+def _last_block(kind: Kind, lines: list[Line]) -> list[Line]:
+    """The first paragraph of the last thing said, as one line; none when nothing was said."""
+    assert kind.block is not None
+    starts = [at for at, line in enumerate(lines) if kind.block.match(line.text)]
+    if not starts:
+        return []
+    joined = lines[starts[-1]]
+    for line in lines[starts[-1] + 1 :]:
+        text = line.text.strip()
+        if not text:
+            break
+        margin = line.text.index(text)
+        colours = f"{joined.colours[: len(joined.text)]} {line.colours[margin:]}"
+        joined = Line(f"{joined.text} {text}", f"{joined.bright} {line.bright.strip()}", colours)
+    return [joined]
+
+
+def _is_plain(lines: list[Line]) -> bool:
+    """Whether the program was told to paint nothing at all (NO_COLOR)."""
+    return not any(line.colours.strip() for line in lines)
+
+
+def _is_coloured(line: Line, found: re.Match[str]) -> bool:
+    """Whether what was found is all of one colour."""
+    start, end = found.span()
+    pairs = zip(line.text[start:end], line.colours[start:end], strict=True)
+    seen = {colour for c, colour in pairs if not c.isspace()}
+    return len(seen) == 1 and " " not in seen
 
 
 def _bottom(lines: list[Line], count: int) -> Iterator[Line]:
@@ -187,19 +256,24 @@ def _dedented(rows: list[str], indent: int) -> str:
 
 
 def _parse_line(raw: str, style: _Style) -> tuple[Line, _Style]:
-    text, marks, at = "", "", 0
+    text, marks, colours, at = "", "", "", 0
     for match in _ESCAPE.finditer(raw):
         part = raw[at : match.start()]
         text, marks = text + part, marks + style.mark * len(part)
+        colours += style.colour * len(part)
         if match[2] == "m":
             style = _style_after(match[1], style)
         at = match.end()
     part = raw[at:]
-    text, marks = text + part, marks + style.mark * len(part)
+    text, marks, colours = (
+        text + part,
+        marks + style.mark * len(part),
+        colours + style.colour * len(part),
+    )
     # The cursor's cell is drawn inverse; the first letter of a placeholder may lie under it.
     marks = re.sub("i+(?=d)", lambda run: "d" * len(run[0]), marks)
     bright = "".join(" " if mark == "d" else c for c, mark in zip(text, marks, strict=True))
-    return Line(_plain(text), _plain(bright)), style
+    return Line(_plain(text), _plain(bright), colours), style
 
 
 def _plain(text: str) -> str:
@@ -208,16 +282,37 @@ def _plain(text: str) -> str:
 
 def _style_after(codes: str, style: _Style) -> _Style:
     numbers = codes.split(";") if codes else ["0"]
-    dim, inverse, skip = style.dim, style.inverse, 0
+    dim, inverse, colour, skip = style.dim, style.inverse, style.colour, 0
     for at, code in enumerate(numbers):
         if skip:
             skip -= 1
         elif code in _EXTENDED:  # 38;5;N or 38;2;R;G;B
             skip = 2 if numbers[at + 1 : at + 2] == ["5"] else 4
+            if code == "38":
+                colour = _extended_colour(numbers[at + 2 : at + 1 + skip])
         elif code in ("", "0"):
-            dim = inverse = False
+            dim, inverse, colour = False, False, " "
         elif code in ("2", "22"):
             dim = code == "2"
         elif code in ("7", "27"):
             inverse = code == "7"
-    return _Style(dim, inverse)
+        elif code == "39":
+            colour = " "
+        elif code in _HUES:
+            colour = chr(_FIRST_SIGN + int(code) % 10)
+    return _Style(dim, inverse, colour)
+
+
+def _extended_colour(numbers: list[str]) -> str:
+    """A sign for one of 256 colours, or for red, green and blue; a blank for a grey."""
+    given = [min(int(number), 255) if number.isdecimal() else 0 for number in numbers]
+    if len(given) == 1:
+        (index,) = given
+        if index < 16:
+            return chr(_FIRST_SIGN + index % 8) if f"{30 + index % 8}" in _HUES else " "
+        cube = [(index - 16) // 36, (index - 16) // 6 % 6, (index - 16) % 6]
+        given = [part * 51 for part in cube] if index < 232 else []
+    if len(set(given)) < 2:
+        return " "
+    red, green, blue = (part >> 4 for part in given)
+    return chr(_FIRST_SIGN + 8 + (red << 8 | green << 4 | blue))

@@ -66,6 +66,13 @@ class Work:
         """Sends the one Enter more that is allowed. None: sent; else what the guard saw."""
         return await self._enter(seen, self.guard.may_rescue(seen.cursor), self.guard.rescued)
 
+    async def close_menu(self, seen: Look, key: str) -> None:
+        """Presses the key if nothing has changed since the look."""
+        pane = self.at.pane
+        may = self.guard.may_paste(seen.cursor)
+        press = f"send-keys -t {pane} {key}"
+        await self.tmux.run(*self.expect(seen.command), "if-shell", "-F", "-t", pane, may, press)
+
     async def refuse(self, reason: str, why: str) -> Outcome:
         """Burns the number, so that no late twin of this attempt can still use it."""
         out = await self.tmux.run(

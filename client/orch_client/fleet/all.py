@@ -126,7 +126,7 @@ class Fleet:
             if member.task is not None and member.task.done():
                 member.task.result()  # it ends only when told to, or by a fault
         elif seen.pid not in self._ours:
-            member = Member(seen, self._door, stub, self._the_courier, self._spread)
+            member = Member(seen, self._door, stub, self._control, self._the_courier, self._spread)
             self._members[seen.at] = member
             member.start()
 

@@ -17,11 +17,15 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from orch.v1 import agent_pb2, heartbeat_pb2
 from orch_client import __version__
-from orch_client.connection import Connection, Desk, Ended, Lost, Reason, Superseded
+from orch_client.connection import Connection, Ended, Lost, Reason, Superseded, client_id
 from orch_client.courier import programs
+from orch_client.courier.tmux import Tmux
+from orch_client.desk import Desk
 from orch_client.fleet.door import Door, Entry
 from orch_client.fleet.panes import Seen
+from orch_client.fleet.screen import Screen
 from orch_client.heartbeat import pause
+from orch_client.observe import Observer, Watch
 
 if TYPE_CHECKING:
     from orch.v1.heartbeat_pb2_grpc import HeartbeatServiceAsyncStub
@@ -44,7 +48,7 @@ class _Refused(Exception):
 
 
 class Member:
-    """A pane, as it was seen last. `spread` tells how many seconds all panes should take to come
+    """A pane, as it was `seen` last. `spread` tells how many seconds all panes should take to come
     back, so that they do not come at one moment."""
 
     def __init__(
@@ -52,6 +56,7 @@ class Member:
         seen: Seen,
         door: Door,
         stub: HeartbeatServiceAsyncStub,
+        tmux: Tmux,
         courier: Callable[[], Courier],
         spread: Callable[[], float],
     ) -> None:
@@ -66,6 +71,8 @@ class Member:
         self._reason: Reason = heartbeat_pb2.GOODBYE_REASON_CLIENT_STOPPED
         self._judged: tuple[int, str] | None = None
         self._program = programs.classify([""])
+        screen = Screen(tmux, lambda: self.seen)
+        self._watch = Watch(Observer(self._judge, screen.capture))
         self.task: asyncio.Task[None] | None = None
 
     @property
@@ -85,6 +92,12 @@ class Member:
             self.task.cancel()
 
     async def _run(self) -> None:
+        try:
+            await self._follow()
+        finally:
+            self._watch.give_up()
+
+    async def _follow(self) -> None:
         doubted: Entry | None = None
         failures = 0
         while not self._stop.is_set():
@@ -104,7 +117,7 @@ class Member:
     async def _serve(self, entry: Entry) -> float:
         """One stream; returns after how many seconds to come back."""
         call = self._stub.Connect(metadata=entry.metadata, wait_for_ready=True)
-        self._connection = connection = Connection(call, self._desk, self._foreground)
+        self._connection = connection = Connection(call, self._desk, self._watch)
         try:
             await connection.run(self._hello(entry), self._stop, self._goodbye)
         except Superseded as exc:
@@ -140,18 +153,21 @@ class Member:
             pane=pane,
             pane_pid=self.seen.pid,
             session=self.seen.session,
-            kind=self._judge().agent,
+            kind=self._judge().agent or self._watch.observer.agent,
             client_version=__version__,
             courier=True,
+            client_id=client_id(),
         )
 
-    def _foreground(self) -> str:
-        return self._judge().name
-
     def _judge(self) -> programs.Program:
-        """The program in the foreground. /proc is read only when tmux sees another command."""
+        """The program in the foreground. All of /proc is read only when tmux sees another command
+        or the process is another; whether an agent is stopped, each time."""
         now = (self.seen.pid, self.seen.command)
-        if now != self._judged:
-            self._program = programs.foreground(*now)
-            self._judged = now
+        same = now == self._judged
+        if same and not self._program.agent:
+            return self._program
+        known = programs.again(self._program) if same else None
+        # An agent that is gone makes the list an old one: judge again until there is a new one.
+        self._judged = now if known is not None or not same else None
+        self._program = known or programs.foreground(*now)
         return self._program

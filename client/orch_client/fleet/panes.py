@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,19 +11,22 @@ from orch_client.courier.tmux import Tmux
 
 # tmux allows no ":" in a session's name, so the command, which may hold anything, comes after it.
 _FORMAT = (
-    "#{pid} #{start_time} #{pane_id} #{pane_pid} #{pane_dead} #{session_name}"
+    "#{pid} #{start_time} #{pane_id} #{pane_pid} #{pane_dead} #{window_activity} #{session_name}"
     ":#{pane_current_command}"
 )
 
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """A living pane. `pid` is its first process, `command` what tmux sees in its foreground."""
+    """A living pane, at the monotonic time `when`. `pid` is its first process, `command` what tmux
+    sees in its foreground, `activity` the second in which its window last wrote something."""
 
     at: PaneAddress
     pid: int
     session: str
     command: str
+    activity: int
+    when: float
 
 
 async def list_panes(tmux: Tmux, socket: str, session: str) -> dict[PaneAddress, Seen]:
@@ -31,13 +35,14 @@ async def list_panes(tmux: Tmux, socket: str, session: str) -> dict[PaneAddress,
     A pane that several sessions show is listed once. Raises what Tmux.run raises.
     """
     found: dict[PaneAddress, Seen] = {}
+    when = time.monotonic()
     out = await tmux.run("list-panes", "-a", "-F", _FORMAT)
     for line in out.splitlines():
         head, _, command = line.partition(":")
-        server, started, pane, pid, dead, name = head.split(" ", 5)
+        server, started, pane, pid, dead, activity, name = head.split(" ", 6)
         at = PaneAddress(socket, int(server), int(started), pane)
         if dead != "1" and session in ("", name):
-            found.setdefault(at, Seen(at, int(pid), name, command))
+            found.setdefault(at, Seen(at, int(pid), name, command, int(activity), when))
     return found
 
 

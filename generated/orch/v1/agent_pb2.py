@@ -25,19 +25,27 @@ _sym_db = _symbol_database.Default()
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x13orch/v1/agent.proto\x12\x07orch.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\x8f\x01\n\x04Pane\x12\x0c\n\x04host\x18\x01 \x01(\t\x12\x13\n\x0btmux_socket\x18\x02 \x01(\t\x12\x17\n\x0ftmux_server_pid\x18\x03 \x01(\x03\x12:\n\x16tmux_server_start_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0f\n\x07pane_id\x18\x05 \x01(\t\"\x9d\x01\n\nWaitingFor\x12\x0c\n\x04role\x18\x01 \x01(\t\x12\x0e\n\x06reason\x18\x02 \x01(\t\x12\x18\n\x10\x61uthorization_id\x18\x03 \x01(\t\x12)\n\x05since\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x64\x65\x61\x64line\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\x94\x03\n\x05\x41gent\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0f\n\x07session\x18\x02 \x01(\t\x12\x0c\n\x04role\x18\x03 \x01(\t\x12\x0c\n\x04kind\x18\x04 \x01(\t\x12\x1b\n\x04pane\x18\x05 \x01(\x0b\x32\r.orch.v1.Pane\x12#\n\x08liveness\x18\x06 \x01(\x0e\x32\x11.orch.v1.Liveness\x12\x38\n\x14liveness_change_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x36\n\x12last_check_in_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\r\n\x05\x65poch\x18\t \x01(\x03\x12\x16\n\x0e\x63lient_version\x18\n \x01(\t\x12(\n\x0bwaiting_for\x18\x0b \x01(\x0b\x32\x13.orch.v1.WaitingFor\x12\x1a\n\x12\x66oreground_program\x18\x0c \x01(\t\x12\x16\n\x0e\x64o_not_disturb\x18\r \x01(\x08\x12\x19\n\x11served_by_courier\x18\x0e \x01(\x08*\xa3\x01\n\x08Liveness\x12\x18\n\x14LIVENESS_UNSPECIFIED\x10\x00\x12\x16\n\x12LIVENESS_UNMANAGED\x10\x01\x12\x12\n\x0eLIVENESS_ALIVE\x10\x02\x12\x14\n\x10LIVENESS_SUSPECT\x10\x03\x12\x11\n\rLIVENESS_LOST\x10\x04\x12\x12\n\x0eLIVENESS_ENDED\x10\x05\x12\x14\n\x10LIVENESS_UNKNOWN\x10\x06\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x13orch/v1/agent.proto\x12\x07orch.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\x87\x02\n\x08\x45vidence\x12\'\n\x06source\x18\x01 \x01(\x0e\x32\x17.orch.v1.EvidenceSource\x12\"\n\x05state\x18\x02 \x01(\x0e\x32\x13.orch.v1.AgentState\x12\x0c\n\x04rule\x18\x03 \x01(\t\x12\x0e\n\x06\x64\x65tail\x18\x04 \x01(\t\x12.\n\nbegin_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x30\n\x0cobserve_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\nreset_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"y\n\tOperation\x12\x0e\n\x06reason\x18\x01 \x01(\t\x12.\n\nbegin_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x65nd_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\x8f\x01\n\x04Pane\x12\x0c\n\x04host\x18\x01 \x01(\t\x12\x13\n\x0btmux_socket\x18\x02 \x01(\t\x12\x17\n\x0ftmux_server_pid\x18\x03 \x01(\x03\x12:\n\x16tmux_server_start_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0f\n\x07pane_id\x18\x05 \x01(\t\"\xb4\x01\n\nWaitingFor\x12\x0c\n\x04role\x18\x01 \x01(\t\x12\x0e\n\x06reason\x18\x02 \x01(\t\x12\x18\n\x10\x61uthorization_id\x18\x03 \x01(\t\x12)\n\x05since\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x64\x65\x61\x64line\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x15\n\rdependency_id\x18\x06 \x01(\t\"\x82\x05\n\x05\x41gent\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0f\n\x07session\x18\x02 \x01(\t\x12\x0c\n\x04role\x18\x03 \x01(\t\x12\x0c\n\x04kind\x18\x04 \x01(\t\x12\x1b\n\x04pane\x18\x05 \x01(\x0b\x32\r.orch.v1.Pane\x12#\n\x08liveness\x18\x06 \x01(\x0e\x32\x11.orch.v1.Liveness\x12\x38\n\x14liveness_change_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x36\n\x12last_check_in_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\r\n\x05\x65poch\x18\t \x01(\x03\x12\x16\n\x0e\x63lient_version\x18\n \x01(\t\x12(\n\x0bwaiting_for\x18\x0b \x01(\x0b\x32\x13.orch.v1.WaitingFor\x12\x1a\n\x12\x66oreground_program\x18\x0c \x01(\t\x12\x16\n\x0e\x64o_not_disturb\x18\r \x01(\x08\x12\x19\n\x11served_by_courier\x18\x0e \x01(\x08\x12\"\n\x05state\x18\x0f \x01(\x0e\x32\x13.orch.v1.AgentState\x12\x35\n\x11state_change_time\x18\x10 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12#\n\x08\x65vidence\x18\x11 \x01(\x0b\x32\x11.orch.v1.Evidence\x12%\n\toperation\x18\x12 \x01(\x0b\x32\x12.orch.v1.Operation\x12\x12\n\ncredential\x18\x13 \x01(\t\x12\x31\n\rhold_end_time\x18\x14 \x01(\x0b\x32\x1a.google.protobuf.Timestamp*\xa3\x01\n\x08Liveness\x12\x18\n\x14LIVENESS_UNSPECIFIED\x10\x00\x12\x16\n\x12LIVENESS_UNMANAGED\x10\x01\x12\x12\n\x0eLIVENESS_ALIVE\x10\x02\x12\x14\n\x10LIVENESS_SUSPECT\x10\x03\x12\x11\n\rLIVENESS_LOST\x10\x04\x12\x12\n\x0eLIVENESS_ENDED\x10\x05\x12\x14\n\x10LIVENESS_UNKNOWN\x10\x06*\xce\x02\n\nAgentState\x12\x1b\n\x17\x41GENT_STATE_UNSPECIFIED\x10\x00\x12\x17\n\x13\x41GENT_STATE_UNKNOWN\x10\x01\x12\x18\n\x14\x41GENT_STATE_STARTING\x10\x02\x12\x17\n\x13\x41GENT_STATE_WORKING\x10\x03\x12\x14\n\x10\x41GENT_STATE_IDLE\x10\x04\x12\"\n\x1e\x41GENT_STATE_WAITING_PERMISSION\x10\x05\x12\x1e\n\x1a\x41GENT_STATE_WAITING_ANSWER\x10\x06\x12\x1d\n\x19\x41GENT_STATE_USAGE_LIMITED\x10\x07\x12\x1b\n\x17\x41GENT_STATE_AUTH_FAILED\x10\x08\x12\x15\n\x11\x41GENT_STATE_SHELL\x10\t\x12\x14\n\x10\x41GENT_STATE_DEAD\x10\n\x12\x14\n\x10\x41GENT_STATE_HUNG\x10\x0b*\xa2\x01\n\x0e\x45videnceSource\x12\x1f\n\x1b\x45VIDENCE_SOURCE_UNSPECIFIED\x10\x00\x12\x18\n\x14\x45VIDENCE_SOURCE_HOOK\x10\x01\x12\x1a\n\x16\x45VIDENCE_SOURCE_SCREEN\x10\x02\x12\x1b\n\x17\x45VIDENCE_SOURCE_PROCESS\x10\x03\x12\x1c\n\x18\x45VIDENCE_SOURCE_ACTIVITY\x10\x04\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'orch.v1.agent_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_LIVENESS']._serialized_start=779
-  _globals['_LIVENESS']._serialized_end=942
-  _globals['_PANE']._serialized_start=66
-  _globals['_PANE']._serialized_end=209
-  _globals['_WAITINGFOR']._serialized_start=212
-  _globals['_WAITINGFOR']._serialized_end=369
-  _globals['_AGENT']._serialized_start=372
-  _globals['_AGENT']._serialized_end=776
+  _globals['_LIVENESS']._serialized_start=1429
+  _globals['_LIVENESS']._serialized_end=1592
+  _globals['_AGENTSTATE']._serialized_start=1595
+  _globals['_AGENTSTATE']._serialized_end=1929
+  _globals['_EVIDENCESOURCE']._serialized_start=1932
+  _globals['_EVIDENCESOURCE']._serialized_end=2094
+  _globals['_EVIDENCE']._serialized_start=66
+  _globals['_EVIDENCE']._serialized_end=329
+  _globals['_OPERATION']._serialized_start=331
+  _globals['_OPERATION']._serialized_end=452
+  _globals['_PANE']._serialized_start=455
+  _globals['_PANE']._serialized_end=598
+  _globals['_WAITINGFOR']._serialized_start=601
+  _globals['_WAITINGFOR']._serialized_end=781
+  _globals['_AGENT']._serialized_start=784
+  _globals['_AGENT']._serialized_end=1426
 # @@protoc_insertion_point(module_scope)

@@ -58,6 +58,184 @@ LIVENESS_UNKNOWN: Liveness.ValueType  # 6
 """The server has just started and has not heard this client yet."""
 Global___Liveness: _TypeAlias = Liveness  # noqa: Y015
 
+class _AgentState:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _AgentStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_AgentState.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    AGENT_STATE_UNSPECIFIED: _AgentState.ValueType  # 0
+    """Not set."""
+    AGENT_STATE_UNKNOWN: _AgentState.ValueType  # 1
+    """Nothing has told it yet."""
+    AGENT_STATE_STARTING: _AgentState.ValueType  # 2
+    """It has been started and takes no text yet."""
+    AGENT_STATE_WORKING: _AgentState.ValueType  # 3
+    """It is in a turn."""
+    AGENT_STATE_IDLE: _AgentState.ValueType  # 4
+    """Its turn is over; it waits for text."""
+    AGENT_STATE_WAITING_PERMISSION: _AgentState.ValueType  # 5
+    """It asks for leave to act, or for trust, in a dialog of its own."""
+    AGENT_STATE_WAITING_ANSWER: _AgentState.ValueType  # 6
+    """It asks a question in a dialog of its own."""
+    AGENT_STATE_USAGE_LIMITED: _AgentState.ValueType  # 7
+    """Its account has used up what it may; see the reset time."""
+    AGENT_STATE_AUTH_FAILED: _AgentState.ValueType  # 8
+    """Its account is not let in."""
+    AGENT_STATE_SHELL: _AgentState.ValueType  # 9
+    """It has left its pane to a shell."""
+    AGENT_STATE_DEAD: _AgentState.ValueType  # 10
+    """It crashed or was killed, or its pane ended."""
+    AGENT_STATE_HUNG: _AgentState.ValueType  # 11
+    """It claims to work and nothing moves, or its process is stopped."""
+
+class AgentState(_AgentState, metaclass=_AgentStateEnumTypeWrapper):
+    """What an agent does, as far as it can be told. Liveness is of its client; this is of the agent."""
+
+AGENT_STATE_UNSPECIFIED: AgentState.ValueType  # 0
+"""Not set."""
+AGENT_STATE_UNKNOWN: AgentState.ValueType  # 1
+"""Nothing has told it yet."""
+AGENT_STATE_STARTING: AgentState.ValueType  # 2
+"""It has been started and takes no text yet."""
+AGENT_STATE_WORKING: AgentState.ValueType  # 3
+"""It is in a turn."""
+AGENT_STATE_IDLE: AgentState.ValueType  # 4
+"""Its turn is over; it waits for text."""
+AGENT_STATE_WAITING_PERMISSION: AgentState.ValueType  # 5
+"""It asks for leave to act, or for trust, in a dialog of its own."""
+AGENT_STATE_WAITING_ANSWER: AgentState.ValueType  # 6
+"""It asks a question in a dialog of its own."""
+AGENT_STATE_USAGE_LIMITED: AgentState.ValueType  # 7
+"""Its account has used up what it may; see the reset time."""
+AGENT_STATE_AUTH_FAILED: AgentState.ValueType  # 8
+"""Its account is not let in."""
+AGENT_STATE_SHELL: AgentState.ValueType  # 9
+"""It has left its pane to a shell."""
+AGENT_STATE_DEAD: AgentState.ValueType  # 10
+"""It crashed or was killed, or its pane ended."""
+AGENT_STATE_HUNG: AgentState.ValueType  # 11
+"""It claims to work and nothing moves, or its process is stopped."""
+Global___AgentState: _TypeAlias = AgentState  # noqa: Y015
+
+class _EvidenceSource:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _EvidenceSourceEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_EvidenceSource.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    EVIDENCE_SOURCE_UNSPECIFIED: _EvidenceSource.ValueType  # 0
+    """Not set."""
+    EVIDENCE_SOURCE_HOOK: _EvidenceSource.ValueType  # 1
+    """The agent CLI's own hook."""
+    EVIDENCE_SOURCE_SCREEN: _EvidenceSource.ValueType  # 2
+    """Its screen, read by rules."""
+    EVIDENCE_SOURCE_PROCESS: _EvidenceSource.ValueType  # 3
+    """The processes in its pane, or the exit status that "orch-client run" saw."""
+    EVIDENCE_SOURCE_ACTIVITY: _EvidenceSource.ValueType  # 4
+    """That its screen did not move for long."""
+
+class EvidenceSource(_EvidenceSource, metaclass=_EvidenceSourceEnumTypeWrapper):
+    """What told an agent's state."""
+
+EVIDENCE_SOURCE_UNSPECIFIED: EvidenceSource.ValueType  # 0
+"""Not set."""
+EVIDENCE_SOURCE_HOOK: EvidenceSource.ValueType  # 1
+"""The agent CLI's own hook."""
+EVIDENCE_SOURCE_SCREEN: EvidenceSource.ValueType  # 2
+"""Its screen, read by rules."""
+EVIDENCE_SOURCE_PROCESS: EvidenceSource.ValueType  # 3
+"""The processes in its pane, or the exit status that "orch-client run" saw."""
+EVIDENCE_SOURCE_ACTIVITY: EvidenceSource.ValueType  # 4
+"""That its screen did not move for long."""
+Global___EvidenceSource: _TypeAlias = EvidenceSource  # noqa: Y015
+
+@_typing.final
+class Evidence(_message.Message):
+    """One thing that told an agent's state."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SOURCE_FIELD_NUMBER: _builtins.int
+    STATE_FIELD_NUMBER: _builtins.int
+    RULE_FIELD_NUMBER: _builtins.int
+    DETAIL_FIELD_NUMBER: _builtins.int
+    BEGIN_TIME_FIELD_NUMBER: _builtins.int
+    OBSERVE_TIME_FIELD_NUMBER: _builtins.int
+    RESET_TIME_FIELD_NUMBER: _builtins.int
+    source: Global___EvidenceSource.ValueType
+    """What told it."""
+    state: Global___AgentState.ValueType
+    """The state that it tells."""
+    rule: _builtins.str
+    """The rule, such as "Stop", "claude/spinner", "foreground" or "exit"."""
+    detail: _builtins.str
+    """What was seen, such as the line on the screen; at most 200 characters."""
+    @_builtins.property
+    def begin_time(self) -> _timestamp_pb2.Timestamp:
+        """Since when it has told this."""
+
+    @_builtins.property
+    def observe_time(self) -> _timestamp_pb2.Timestamp:
+        """When it was last seen to tell this."""
+
+    @_builtins.property
+    def reset_time(self) -> _timestamp_pb2.Timestamp:
+        """When the usage limit ends, if it was said; only with USAGE_LIMITED."""
+
+    def __init__(
+        self,
+        *,
+        source: Global___EvidenceSource.ValueType = ...,
+        state: Global___AgentState.ValueType = ...,
+        rule: _builtins.str = ...,
+        detail: _builtins.str = ...,
+        begin_time: _timestamp_pb2.Timestamp | None = ...,
+        observe_time: _timestamp_pb2.Timestamp | None = ...,
+        reset_time: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["begin_time", b"begin_time", "observe_time", b"observe_time", "reset_time", b"reset_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["begin_time", b"begin_time", "detail", b"detail", "observe_time", b"observe_time", "reset_time", b"reset_time", "rule", b"rule", "source", b"source", "state", b"state"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Evidence: _TypeAlias = Evidence  # noqa: Y015
+
+@_typing.final
+class Operation(_message.Message):
+    """A long operation that an agent has announced: until its end, silence is no cause for concern."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REASON_FIELD_NUMBER: _builtins.int
+    BEGIN_TIME_FIELD_NUMBER: _builtins.int
+    END_TIME_FIELD_NUMBER: _builtins.int
+    reason: _builtins.str
+    """What it does."""
+    @_builtins.property
+    def begin_time(self) -> _timestamp_pb2.Timestamp:
+        """When it was first announced."""
+
+    @_builtins.property
+    def end_time(self) -> _timestamp_pb2.Timestamp:
+        """When it is expected to be over."""
+
+    def __init__(
+        self,
+        *,
+        reason: _builtins.str = ...,
+        begin_time: _timestamp_pb2.Timestamp | None = ...,
+        end_time: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["begin_time", b"begin_time", "end_time", b"end_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["begin_time", b"begin_time", "end_time", b"end_time", "reason", b"reason"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Operation: _TypeAlias = Operation  # noqa: Y015
+
 @_typing.final
 class Pane(_message.Message):
     """One incarnation of a tmux pane. Pane numbers recur after a restart of the tmux server,
@@ -111,12 +289,15 @@ class WaitingFor(_message.Message):
     AUTHORIZATION_ID_FIELD_NUMBER: _builtins.int
     SINCE_FIELD_NUMBER: _builtins.int
     DEADLINE_FIELD_NUMBER: _builtins.int
+    DEPENDENCY_ID_FIELD_NUMBER: _builtins.int
     role: _builtins.str
     """The role that is asked."""
     reason: _builtins.str
-    """Why, such as "authorization"."""
+    """Why: "authorization", or "dependency"."""
     authorization_id: _builtins.str
-    """The id of the authorization."""
+    """The id of the authorization; empty when it is a dependency."""
+    dependency_id: _builtins.str
+    """The id of the dependency; empty when it is an authorization."""
     @_builtins.property
     def since(self) -> _timestamp_pb2.Timestamp:
         """Since when."""
@@ -133,10 +314,11 @@ class WaitingFor(_message.Message):
         authorization_id: _builtins.str = ...,
         since: _timestamp_pb2.Timestamp | None = ...,
         deadline: _timestamp_pb2.Timestamp | None = ...,
+        dependency_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["deadline", b"deadline", "since", b"since"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["authorization_id", b"authorization_id", "deadline", b"deadline", "reason", b"reason", "role", b"role", "since", b"since"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["authorization_id", b"authorization_id", "deadline", b"deadline", "dependency_id", b"dependency_id", "reason", b"reason", "role", b"role", "since", b"since"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -162,6 +344,12 @@ class Agent(_message.Message):
     FOREGROUND_PROGRAM_FIELD_NUMBER: _builtins.int
     DO_NOT_DISTURB_FIELD_NUMBER: _builtins.int
     SERVED_BY_COURIER_FIELD_NUMBER: _builtins.int
+    STATE_FIELD_NUMBER: _builtins.int
+    STATE_CHANGE_TIME_FIELD_NUMBER: _builtins.int
+    EVIDENCE_FIELD_NUMBER: _builtins.int
+    OPERATION_FIELD_NUMBER: _builtins.int
+    CREDENTIAL_FIELD_NUMBER: _builtins.int
+    HOLD_END_TIME_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """Opaque id, stable over restarts of client, pane and server."""
     session: _builtins.str
@@ -182,6 +370,10 @@ class Agent(_message.Message):
     """Whether deliveries for it are held back."""
     served_by_courier: _builtins.bool
     """Whether the client that is heard serves this pane among others ("heartbeat --all")."""
+    state: Global___AgentState.ValueType
+    """What it does."""
+    credential: _builtins.str
+    """The account that it runs under, such as "claude@host"; agents of one account share its limits."""
     @_builtins.property
     def pane(self) -> Global___Pane:
         """The pane it lives in; absent before it had one."""
@@ -197,6 +389,22 @@ class Agent(_message.Message):
     @_builtins.property
     def waiting_for(self) -> Global___WaitingFor:
         """What it waits for; absent when for nothing."""
+
+    @_builtins.property
+    def state_change_time(self) -> _timestamp_pb2.Timestamp:
+        """When the state last changed."""
+
+    @_builtins.property
+    def evidence(self) -> Global___Evidence:
+        """What told the state; absent when nothing did."""
+
+    @_builtins.property
+    def operation(self) -> Global___Operation:
+        """What it has announced to be busy with; absent when nothing."""
+
+    @_builtins.property
+    def hold_end_time(self) -> _timestamp_pb2.Timestamp:
+        """Until when deliveries for it are held, since its account is limited; absent when they are not."""
 
     def __init__(
         self,
@@ -215,10 +423,16 @@ class Agent(_message.Message):
         foreground_program: _builtins.str = ...,
         do_not_disturb: _builtins.bool = ...,
         served_by_courier: _builtins.bool = ...,
+        state: Global___AgentState.ValueType = ...,
+        state_change_time: _timestamp_pb2.Timestamp | None = ...,
+        evidence: Global___Evidence | None = ...,
+        operation: Global___Operation | None = ...,
+        credential: _builtins.str = ...,
+        hold_end_time: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["last_check_in_time", b"last_check_in_time", "liveness_change_time", b"liveness_change_time", "pane", b"pane", "waiting_for", b"waiting_for"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["evidence", b"evidence", "hold_end_time", b"hold_end_time", "last_check_in_time", b"last_check_in_time", "liveness_change_time", b"liveness_change_time", "operation", b"operation", "pane", b"pane", "state_change_time", b"state_change_time", "waiting_for", b"waiting_for"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["client_version", b"client_version", "do_not_disturb", b"do_not_disturb", "epoch", b"epoch", "foreground_program", b"foreground_program", "id", b"id", "kind", b"kind", "last_check_in_time", b"last_check_in_time", "liveness", b"liveness", "liveness_change_time", b"liveness_change_time", "pane", b"pane", "role", b"role", "served_by_courier", b"served_by_courier", "session", b"session", "waiting_for", b"waiting_for"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["client_version", b"client_version", "credential", b"credential", "do_not_disturb", b"do_not_disturb", "epoch", b"epoch", "evidence", b"evidence", "foreground_program", b"foreground_program", "hold_end_time", b"hold_end_time", "id", b"id", "kind", b"kind", "last_check_in_time", b"last_check_in_time", "liveness", b"liveness", "liveness_change_time", b"liveness_change_time", "operation", b"operation", "pane", b"pane", "role", b"role", "served_by_courier", b"served_by_courier", "session", b"session", "state", b"state", "state_change_time", b"state_change_time", "waiting_for", b"waiting_for"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -63,6 +63,7 @@ class ConnectRequest(_message.Message):
     GOODBYE_FIELD_NUMBER: _builtins.int
     READY_FIELD_NUMBER: _builtins.int
     REPLY_FIELD_NUMBER: _builtins.int
+    EXIT_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def hello(self) -> Global___Hello:
         """Who connects; the first frame, and only it."""
@@ -87,6 +88,10 @@ class ConnectRequest(_message.Message):
     def reply(self) -> _delivery_pb2.DeliveryReply:
         """What the agent said after a delivery."""
 
+    @_builtins.property
+    def exit(self) -> Global___AgentExit:
+        """The agent that "orch-client run" started has ended."""
+
     def __init__(
         self,
         *,
@@ -96,12 +101,13 @@ class ConnectRequest(_message.Message):
         goodbye: Global___Goodbye | None = ...,
         ready: Global___PaneReady | None = ...,
         reply: _delivery_pb2.DeliveryReply | None = ...,
+        exit: Global___AgentExit | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["beat", b"beat", "frame", b"frame", "goodbye", b"goodbye", "hello", b"hello", "ready", b"ready", "reply", b"reply", "report", b"report"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["beat", b"beat", "exit", b"exit", "frame", b"frame", "goodbye", b"goodbye", "hello", b"hello", "ready", b"ready", "reply", b"reply", "report", b"report"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["beat", b"beat", "frame", b"frame", "goodbye", b"goodbye", "hello", b"hello", "ready", b"ready", "reply", b"reply", "report", b"report"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["beat", b"beat", "exit", b"exit", "frame", b"frame", "goodbye", b"goodbye", "hello", b"hello", "ready", b"ready", "reply", b"reply", "report", b"report"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_frame: _TypeAlias = _typing.Literal["hello", "beat", "report", "goodbye", "ready", "reply"]  # noqa: Y015
+    _WhichOneofReturnType_frame: _TypeAlias = _typing.Literal["hello", "beat", "report", "goodbye", "ready", "reply", "exit"]  # noqa: Y015
     _WhichOneofArgType_frame: _TypeAlias = _typing.Literal["frame", b"frame"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_frame) -> _WhichOneofReturnType_frame | None: ...
 
@@ -122,6 +128,8 @@ class Hello(_message.Message):
     TAKE_OVER_FIELD_NUMBER: _builtins.int
     PASSPHRASE_FIELD_NUMBER: _builtins.int
     COURIER_FIELD_NUMBER: _builtins.int
+    CLIENT_ID_FIELD_NUMBER: _builtins.int
+    CREDENTIAL_FIELD_NUMBER: _builtins.int
     pane_pid: _builtins.int
     """Process id of the pane's first process."""
     session: _builtins.str
@@ -144,6 +152,12 @@ class Hello(_message.Message):
     """The client serves this pane among others and is not the pane's own: it yields to that one,
     and its pane may be called "paneN" when no role can be told.
     """
+    client_id: _builtins.str
+    """Names the client's process; the streams of one process share it. A process that dies is one
+    loss, however many panes it served. Empty: the stream stands alone.
+    """
+    credential: _builtins.str
+    """The account that the agent runs under; empty: its kind and host tell, "claude@host"."""
     @_builtins.property
     def pane(self) -> _agent_pb2.Pane:
         """The pane that the client serves, as IdentifyResponse gave it."""
@@ -160,10 +174,12 @@ class Hello(_message.Message):
         take_over: _builtins.bool = ...,
         passphrase: _builtins.str = ...,
         courier: _builtins.bool = ...,
+        client_id: _builtins.str = ...,
+        credential: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["pane", b"pane"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["client_version", b"client_version", "courier", b"courier", "kind", b"kind", "pane", b"pane", "pane_pid", b"pane_pid", "passphrase", b"passphrase", "role", b"role", "session", b"session", "take_over", b"take_over"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["client_id", b"client_id", "client_version", b"client_version", "courier", b"courier", "credential", b"credential", "kind", b"kind", "pane", b"pane", "pane_pid", b"pane_pid", "passphrase", b"passphrase", "role", b"role", "session", b"session", "take_over", b"take_over"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -177,23 +193,107 @@ class Beat(_message.Message):
 
     SEQUENCE_FIELD_NUMBER: _builtins.int
     FOREGROUND_PROGRAM_FIELD_NUMBER: _builtins.int
+    OBSERVATION_FIELD_NUMBER: _builtins.int
+    QUIET_FIELD_NUMBER: _builtins.int
     sequence: _builtins.int
-    """Counts the beats of this stream from 1."""
+    """Counts the beats of this stream: 1, 2, 3, …"""
     foreground_program: _builtins.str
     """The program in the foreground of the pane; empty when not known."""
+    @_builtins.property
+    def observation(self) -> Global___Observation:
+        """What the pane shows; absent when it is as in the last one of this stream, or could not be seen."""
+
+    @_builtins.property
+    def quiet(self) -> _duration_pb2.Duration:
+        """How long the pane's screen had not moved; absent when that is not known, as of a program whose
+        screen nobody reads.
+        """
+
     def __init__(
         self,
         *,
         sequence: _builtins.int = ...,
         foreground_program: _builtins.str = ...,
+        observation: Global___Observation | None = ...,
+        quiet: _duration_pb2.Duration | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["observation", b"observation", "quiet", b"quiet"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["foreground_program", b"foreground_program", "sequence", b"sequence"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["foreground_program", b"foreground_program", "observation", b"observation", "quiet", b"quiet", "sequence", b"sequence"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Beat: _TypeAlias = Beat  # noqa: Y015
+
+@_typing.final
+class Observation(_message.Message):
+    """What a client sees of the agent in its pane."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SOURCE_FIELD_NUMBER: _builtins.int
+    STATE_FIELD_NUMBER: _builtins.int
+    RULE_FIELD_NUMBER: _builtins.int
+    DETAIL_FIELD_NUMBER: _builtins.int
+    source: _agent_pb2.EvidenceSource.ValueType
+    """SCREEN or PROCESS."""
+    state: _agent_pb2.AgentState.ValueType
+    """What the agent does. UNKNOWN: it was seen, and no rule knows it."""
+    rule: _builtins.str
+    """The rule that told it, such as "claude/spinner" or "foreground"."""
+    detail: _builtins.str
+    """The line that told it; at most 200 characters."""
+    def __init__(
+        self,
+        *,
+        source: _agent_pb2.EvidenceSource.ValueType = ...,
+        state: _agent_pb2.AgentState.ValueType = ...,
+        rule: _builtins.str = ...,
+        detail: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["detail", b"detail", "rule", b"rule", "source", b"source", "state", b"state"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Observation: _TypeAlias = Observation  # noqa: Y015
+
+@_typing.final
+class AgentExit(_message.Message):
+    """The agent that "orch-client run" started has ended."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    STATUS_FIELD_NUMBER: _builtins.int
+    SIGNAL_FIELD_NUMBER: _builtins.int
+    RESTART_AFTER_FIELD_NUMBER: _builtins.int
+    GAVE_UP_FIELD_NUMBER: _builtins.int
+    status: _builtins.int
+    """Its exit status; 0 when a signal ended it."""
+    signal: _builtins.int
+    """The signal that ended it; 0 when none did."""
+    gave_up: _builtins.bool
+    """Whether it is not started again because it crashed too often."""
+    @_builtins.property
+    def restart_after(self) -> _duration_pb2.Duration:
+        """When it is started again; absent when it is not."""
+
+    def __init__(
+        self,
+        *,
+        status: _builtins.int = ...,
+        signal: _builtins.int = ...,
+        restart_after: _duration_pb2.Duration | None = ...,
+        gave_up: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["restart_after", b"restart_after"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["gave_up", b"gave_up", "restart_after", b"restart_after", "signal", b"signal", "status", b"status"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AgentExit: _TypeAlias = AgentExit  # noqa: Y015
 
 @_typing.final
 class PaneReady(_message.Message):
@@ -348,21 +448,27 @@ class Ack(_message.Message):
 
     SEQUENCE_FIELD_NUMBER: _builtins.int
     BEAT_INTERVAL_FIELD_NUMBER: _builtins.int
+    LEASE_FIELD_NUMBER: _builtins.int
     sequence: _builtins.int
     """The sequence of the beat."""
     @_builtins.property
     def beat_interval(self) -> _duration_pb2.Duration:
         """The new time between beats; absent when unchanged."""
 
+    @_builtins.property
+    def lease(self) -> _duration_pb2.Duration:
+        """The new lease; absent when unchanged."""
+
     def __init__(
         self,
         *,
         sequence: _builtins.int = ...,
         beat_interval: _duration_pb2.Duration | None = ...,
+        lease: _duration_pb2.Duration | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["beat_interval", b"beat_interval"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["beat_interval", b"beat_interval", "lease", b"lease"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["beat_interval", b"beat_interval", "sequence", b"sequence"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["beat_interval", b"beat_interval", "lease", b"lease", "sequence", b"sequence"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -531,22 +637,72 @@ class GetAgentResponse(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     AGENT_FIELD_NUMBER: _builtins.int
+    EXPLANATION_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def agent(self) -> _agent_pb2.Agent:
         """The agent."""
+
+    @_builtins.property
+    def explanation(self) -> Global___Explanation:
+        """Why it is shown so."""
 
     def __init__(
         self,
         *,
         agent: _agent_pb2.Agent | None = ...,
+        explanation: Global___Explanation | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["agent", b"agent"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["agent", b"agent", "explanation", b"explanation"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent", b"agent"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent", b"agent", "explanation", b"explanation"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___GetAgentResponse: _TypeAlias = GetAgentResponse  # noqa: Y015
+
+@_typing.final
+class Explanation(_message.Message):
+    """Why an agent is shown as it is, and what would change it."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    EVIDENCE_FIELD_NUMBER: _builtins.int
+    STATE_RULE_FIELD_NUMBER: _builtins.int
+    LIVENESS_RULE_FIELD_NUMBER: _builtins.int
+    SUPERVISION_FIELD_NUMBER: _builtins.int
+    WOULD_CHANGE_FIELD_NUMBER: _builtins.int
+    state_rule: _builtins.str
+    """The rule by which the state was chosen among the evidence; one sentence."""
+    liveness_rule: _builtins.str
+    """Why its client has the liveness that it has; one sentence."""
+    @_builtins.property
+    def evidence(self) -> _containers.RepeatedCompositeFieldContainer[_agent_pb2.Evidence]:
+        """All that was seen of it, the newest first; the first one that counts gave the state."""
+
+    @_builtins.property
+    def supervision(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """What the supervision does about it and when, such as "nudge in 3 min"; a sentence each."""
+
+    @_builtins.property
+    def would_change(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """What would change the state; a sentence each."""
+
+    def __init__(
+        self,
+        *,
+        evidence: _abc.Iterable[_agent_pb2.Evidence] | None = ...,
+        state_rule: _builtins.str = ...,
+        liveness_rule: _builtins.str = ...,
+        supervision: _abc.Iterable[_builtins.str] | None = ...,
+        would_change: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["evidence", b"evidence", "liveness_rule", b"liveness_rule", "state_rule", b"state_rule", "supervision", b"supervision", "would_change", b"would_change"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Explanation: _TypeAlias = Explanation  # noqa: Y015
 
 @_typing.final
 class WatchAgentsRequest(_message.Message):
@@ -612,19 +768,33 @@ class ReportHookEventRequest(_message.Message):
 
     EVENT_FIELD_NUMBER: _builtins.int
     AGENT_SESSION_ID_FIELD_NUMBER: _builtins.int
+    DETAIL_FIELD_NUMBER: _builtins.int
+    MESSAGE_FIELD_NUMBER: _builtins.int
+    CONTINUES_FIELD_NUMBER: _builtins.int
     event: _builtins.str
     """The hook's name, such as "Stop", "UserPromptSubmit" or "SessionStart"."""
     agent_session_id: _builtins.str
     """The agent CLI's own id of its conversation; empty when it has none."""
+    detail: _builtins.str
+    """The word by which the event is told apart: a notification's type, a session's source, the
+    reason of its end, the error of a failed turn, or the name of the tool; empty when none.
+    """
+    message: _builtins.str
+    """What the event says to a person, at most 1,000 characters of it."""
+    continues: _builtins.bool
+    """The turn goes on, since the hook gave the agent text to work on; only with Stop."""
     def __init__(
         self,
         *,
         event: _builtins.str = ...,
         agent_session_id: _builtins.str = ...,
+        detail: _builtins.str = ...,
+        message: _builtins.str = ...,
+        continues: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent_session_id", b"agent_session_id", "event", b"event"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent_session_id", b"agent_session_id", "continues", b"continues", "detail", b"detail", "event", b"event", "message", b"message"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -646,3 +816,61 @@ class ReportHookEventResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ReportHookEventResponse: _TypeAlias = ReportHookEventResponse  # noqa: Y015
+
+@_typing.final
+class ExtendOperationRequest(_message.Message):
+    """Announces a long operation of the caller's own agent."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DURATION_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    reason: _builtins.str
+    """What it is, such as "running migrations"; required but when it is ended."""
+    @_builtins.property
+    def duration(self) -> _duration_pb2.Duration:
+        """From now on for so long, two hours at most; 0 ends it."""
+
+    def __init__(
+        self,
+        *,
+        duration: _duration_pb2.Duration | None = ...,
+        reason: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["duration", b"duration"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["duration", b"duration", "reason", b"reason"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ExtendOperationRequest: _TypeAlias = ExtendOperationRequest  # noqa: Y015
+
+@_typing.final
+class ExtendOperationResponse(_message.Message):
+    """The operation as it is now."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    OPERATION_FIELD_NUMBER: _builtins.int
+    LEFT_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def operation(self) -> _agent_pb2.Operation:
+        """The operation; absent when it was ended."""
+
+    @_builtins.property
+    def left(self) -> _duration_pb2.Duration:
+        """How much longer it could still be made, until the cap of six hours from its beginning."""
+
+    def __init__(
+        self,
+        *,
+        operation: _agent_pb2.Operation | None = ...,
+        left: _duration_pb2.Duration | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["left", b"left", "operation", b"operation"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["left", b"left", "operation", b"operation"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ExtendOperationResponse: _TypeAlias = ExtendOperationResponse  # noqa: Y015

@@ -60,6 +60,11 @@ class HeartbeatServiceStub:
                 request_serializer=orch_dot_v1_dot_heartbeat__pb2.ReportHookEventRequest.SerializeToString,
                 response_deserializer=orch_dot_v1_dot_heartbeat__pb2.ReportHookEventResponse.FromString,
                 _registered_method=True)
+        self.ExtendOperation = channel.unary_unary(
+                '/orch.v1.HeartbeatService/ExtendOperation',
+                request_serializer=orch_dot_v1_dot_heartbeat__pb2.ExtendOperationRequest.SerializeToString,
+                response_deserializer=orch_dot_v1_dot_heartbeat__pb2.ExtendOperationResponse.FromString,
+                _registered_method=True)
 
 
 class HeartbeatServiceServicer:
@@ -103,6 +108,14 @@ class HeartbeatServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ExtendOperation(self, request, context):
+        """Announces a long operation, or makes it longer: until its end silence is no cause for concern.
+        Only the agent itself may. FAILED_PRECONDITION beyond the cap.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_HeartbeatServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -130,6 +143,11 @@ def add_HeartbeatServiceServicer_to_server(servicer, server):
                     servicer.ReportHookEvent,
                     request_deserializer=orch_dot_v1_dot_heartbeat__pb2.ReportHookEventRequest.FromString,
                     response_serializer=orch_dot_v1_dot_heartbeat__pb2.ReportHookEventResponse.SerializeToString,
+            ),
+            'ExtendOperation': grpc.unary_unary_rpc_method_handler(
+                    servicer.ExtendOperation,
+                    request_deserializer=orch_dot_v1_dot_heartbeat__pb2.ExtendOperationRequest.FromString,
+                    response_serializer=orch_dot_v1_dot_heartbeat__pb2.ExtendOperationResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -268,6 +286,33 @@ class HeartbeatService:
             '/orch.v1.HeartbeatService/ReportHookEvent',
             orch_dot_v1_dot_heartbeat__pb2.ReportHookEventRequest.SerializeToString,
             orch_dot_v1_dot_heartbeat__pb2.ReportHookEventResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ExtendOperation(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/orch.v1.HeartbeatService/ExtendOperation',
+            orch_dot_v1_dot_heartbeat__pb2.ExtendOperationRequest.SerializeToString,
+            orch_dot_v1_dot_heartbeat__pb2.ExtendOperationResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -46,6 +46,10 @@ class HeartbeatServiceStub:
     """Sends every agent once, then each one that changes."""
     ReportHookEvent: _grpc.UnaryUnaryMultiCallable[_heartbeat_pb2.ReportHookEventRequest, _heartbeat_pb2.ReportHookEventResponse]
     """Tells what an agent's own hook has seen. Only the agent itself may."""
+    ExtendOperation: _grpc.UnaryUnaryMultiCallable[_heartbeat_pb2.ExtendOperationRequest, _heartbeat_pb2.ExtendOperationResponse]
+    """Announces a long operation, or makes it longer: until its end silence is no cause for concern.
+    Only the agent itself may. FAILED_PRECONDITION beyond the cap.
+    """
 
 @_typing.type_check_only
 class HeartbeatServiceAsyncStub(HeartbeatServiceStub):
@@ -65,6 +69,10 @@ class HeartbeatServiceAsyncStub(HeartbeatServiceStub):
     """Sends every agent once, then each one that changes."""
     ReportHookEvent: _aio.UnaryUnaryMultiCallable[_heartbeat_pb2.ReportHookEventRequest, _heartbeat_pb2.ReportHookEventResponse]  # type: ignore[assignment]
     """Tells what an agent's own hook has seen. Only the agent itself may."""
+    ExtendOperation: _aio.UnaryUnaryMultiCallable[_heartbeat_pb2.ExtendOperationRequest, _heartbeat_pb2.ExtendOperationResponse]  # type: ignore[assignment]
+    """Announces a long operation, or makes it longer: until its end silence is no cause for concern.
+    Only the agent itself may. FAILED_PRECONDITION beyond the cap.
+    """
 
 class HeartbeatServiceServicer(metaclass=_abc_1.ABCMeta):
     """Liveness of agents, and the road by which text reaches their panes."""
@@ -111,5 +119,15 @@ class HeartbeatServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_heartbeat_pb2.ReportHookEventResponse, _abc.Awaitable[_heartbeat_pb2.ReportHookEventResponse]]:
         """Tells what an agent's own hook has seen. Only the agent itself may."""
+
+    @_abc_1.abstractmethod
+    def ExtendOperation(
+        self,
+        request: _heartbeat_pb2.ExtendOperationRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_heartbeat_pb2.ExtendOperationResponse, _abc.Awaitable[_heartbeat_pb2.ExtendOperationResponse]]:
+        """Announces a long operation, or makes it longer: until its end silence is no cause for concern.
+        Only the agent itself may. FAILED_PRECONDITION beyond the cap.
+        """
 
 def add_HeartbeatServiceServicer_to_server(servicer: HeartbeatServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -22,50 +22,69 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
 from google.protobuf import field_mask_pb2 as google_dot_protobuf_dot_field__mask__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 from orch.v1 import agent_pb2 as orch_dot_v1_dot_agent__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1borch/v1/session_state.proto\x12\x07orch.v1\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x13orch/v1/agent.proto\"\x86\x03\n\x07Session\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x14\n\x0cproject_name\x18\x02 \x01(\t\x12\x14\n\x0cproject_path\x18\x03 \x01(\t\x12\x1a\n\x12specification_path\x18\x04 \x01(\t\x12\x15\n\rparent_branch\x18\x05 \x01(\t\x12\x1d\n\x05phase\x18\x06 \x01(\x0e\x32\x0e.orch.v1.Phase\x12\x1b\n\x04plan\x18\x07 \x01(\x0e\x32\r.orch.v1.Plan\x12\'\n\ncompletion\x18\x08 \x01(\x0e\x32\x13.orch.v1.Completion\x12\x16\n\x0e\x66\x61ilure_reason\x18\t \x01(\t\x12\x0f\n\x07version\x18\n \x01(\x03\x12/\n\x0b\x63reate_time\x18\x0b \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0bupdate_time\x18\x0c \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x1e\n\x06\x61gents\x18\r \x03(\x0b\x32\x0e.orch.v1.Agent\"9\n\x14\x43reateSessionRequest\x12!\n\x07session\x18\x01 \x01(\x0b\x32\x10.orch.v1.Session\":\n\x15\x43reateSessionResponse\x12!\n\x07session\x18\x01 \x01(\x0b\x32\x10.orch.v1.Session\"!\n\x11GetSessionRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"7\n\x12GetSessionResponse\x12!\n\x07session\x18\x01 \x01(\x0b\x32\x10.orch.v1.Session\"<\n\x13ListSessionsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"S\n\x14ListSessionsResponse\x12\"\n\x08sessions\x18\x01 \x03(\x0b\x32\x10.orch.v1.Session\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"j\n\x14UpdateSessionRequest\x12!\n\x07session\x18\x01 \x01(\x0b\x32\x10.orch.v1.Session\x12/\n\x0bupdate_mask\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.FieldMask\":\n\x15UpdateSessionResponse\x12!\n\x07session\x18\x01 \x01(\x0b\x32\x10.orch.v1.Session\"5\n\x14\x44\x65leteSessionRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\x03\"\x17\n\x15\x44\x65leteSessionResponse\"$\n\x14WatchSessionsRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"a\n\x15WatchSessionsResponse\x12!\n\x07session\x18\x01 \x01(\x0b\x32\x10.orch.v1.Session\x12\x0f\n\x07\x64\x65leted\x18\x02 \x01(\x08\x12\x14\n\x0c\x65vent_number\x18\x03 \x01(\x03*R\n\x05Phase\x12\x15\n\x11PHASE_UNSPECIFIED\x10\x00\x12\x10\n\x0cPHASE_ACTIVE\x10\x01\x12\x10\n\x0cPHASE_REVIEW\x10\x02\x12\x0e\n\nPHASE_IDLE\x10\x03*[\n\x04Plan\x12\x14\n\x10PLAN_UNSPECIFIED\x10\x00\x12\x0c\n\x08PLAN_PRO\x10\x01\x12\r\n\tPLAN_MAX5\x10\x02\x12\x0e\n\nPLAN_MAX20\x10\x03\x12\x10\n\x0cPLAN_CONSOLE\x10\x04*q\n\nCompletion\x12\x1a\n\x16\x43OMPLETION_UNSPECIFIED\x10\x00\x12\x16\n\x12\x43OMPLETION_PENDING\x10\x01\x12\x18\n\x14\x43OMPLETION_COMPLETED\x10\x02\x12\x15\n\x11\x43OMPLETION_FAILED\x10\x03\x32\xeb\x03\n\x13SessionStateService\x12N\n\rCreateSession\x12\x1d.orch.v1.CreateSessionRequest\x1a\x1e.orch.v1.CreateSessionResponse\x12\x45\n\nGetSession\x12\x1a.orch.v1.GetSessionRequest\x1a\x1b.orch.v1.GetSessionResponse\x12K\n\x0cListSessions\x12\x1c.orch.v1.ListSessionsRequest\x1a\x1d.orch.v1.ListSessionsResponse\x12N\n\rUpdateSession\x12\x1d.orch.v1.UpdateSessionRequest\x1a\x1e.orch.v1.UpdateSessionResponse\x12N\n\rDeleteSession\x12\x1d.orch.v1.DeleteSessionRequest\x1a\x1e.orch.v1.DeleteSessionResponse\x12P\n\rWatchSessions\x12\x1d.orch.v1.WatchSessionsRequest\x1a\x1e.orch.v1.WatchSessionsResponse0\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1borch/v1/session_state.proto\x12\x07orch.v1\x1a\x1egoogle/protobuf/duration.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x13orch/v1/agent.proto\"\x86\x03\n\x07Session\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x14\n\x0cproject_name\x18\x02 \x01(\t\x12\x14\n\x0cproject_path\x18\x03 \x01(\t\x12\x1a\n\x12specification_path\x18\x04 \x01(\t\x12\x15\n\rparent_branch\x18\x05 \x01(\t\x12\x1d\n\x05phase\x18\x06 \x01(\x0e\x32\x0e.orch.v1.Phase\x12\x1b\n\x04plan\x18\x07 \x01(\x0e\x32\r.orch.v1.Plan\x12\'\n\ncompletion\x18\x08 \x01(\x0e\x32\x13.orch.v1.Completion\x12\x16\n\x0e\x66\x61ilure_reason\x18\t \x01(\t\x12\x0f\n\x07version\x18\n \x01(\x03\x12/\n\x0b\x63reate_time\x18\x0b \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0bupdate_time\x18\x0c \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x1e\n\x06\x61gents\x18\r \x03(\x0b\x32\x0e.orch.v1.Agent\"9\n\x14\x43reateSessionRequest\x12!\n\x07session\x18\x01 \x01(\x0b\x32\x10.orch.v1.Session\":\n\x15\x43reateSessionResponse\x12!\n\x07session\x18\x01 \x01(\x0b\x32\x10.orch.v1.Session\"!\n\x11GetSessionRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"7\n\x12GetSessionResponse\x12!\n\x07session\x18\x01 \x01(\x0b\x32\x10.orch.v1.Session\"<\n\x13ListSessionsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"S\n\x14ListSessionsResponse\x12\"\n\x08sessions\x18\x01 \x03(\x0b\x32\x10.orch.v1.Session\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"j\n\x14UpdateSessionRequest\x12!\n\x07session\x18\x01 \x01(\x0b\x32\x10.orch.v1.Session\x12/\n\x0bupdate_mask\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.FieldMask\":\n\x15UpdateSessionResponse\x12!\n\x07session\x18\x01 \x01(\x0b\x32\x10.orch.v1.Session\"5\n\x14\x44\x65leteSessionRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\x03\"\x17\n\x15\x44\x65leteSessionResponse\"$\n\x14WatchSessionsRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"a\n\x15WatchSessionsResponse\x12!\n\x07session\x18\x01 \x01(\x0b\x32\x10.orch.v1.Session\x12\x0f\n\x07\x64\x65leted\x18\x02 \x01(\x08\x12\x14\n\x0c\x65vent_number\x18\x03 \x01(\x03\"\xd4\x01\n\x04Wait\x12\n\n\x02id\x18\x01 \x01(\t\x12\x1f\n\x04kind\x18\x02 \x01(\x0e\x32\x11.orch.v1.WaitKind\x12\x0e\n\x06waiter\x18\x03 \x01(\t\x12\x0e\n\x06holder\x18\x04 \x01(\t\x12\x0e\n\x06reason\x18\x05 \x01(\t\x12\x10\n\x08priority\x18\x06 \x01(\x05\x12/\n\x0b\x63reate_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x64\x65\x61\x64line\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"v\n\x14\x41\x64\x64\x44\x65pendencyRequest\x12\x0e\n\x06target\x18\x01 \x01(\t\x12\x0e\n\x06reason\x18\x02 \x01(\t\x12*\n\x07timeout\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x12\n\nrequest_id\x18\x04 \x01(\t\"4\n\x15\x41\x64\x64\x44\x65pendencyResponse\x12\x1b\n\x04wait\x18\x01 \x01(\x0b\x32\r.orch.v1.Wait\"%\n\x17RemoveDependencyRequest\x12\n\n\x02id\x18\x01 \x01(\t\"\x1a\n\x18RemoveDependencyResponse\"%\n\x12ListWaitingRequest\x12\x0f\n\x07session\x18\x01 \x01(\t\"W\n\x13ListWaitingResponse\x12\x1c\n\x05waits\x18\x01 \x03(\x0b\x32\r.orch.v1.Wait\x12\"\n\x06\x63ycles\x18\x02 \x03(\x0b\x32\x12.orch.v1.WaitCycle\"\x1d\n\tWaitCycle\x12\x10\n\x08wait_ids\x18\x01 \x03(\t*R\n\x05Phase\x12\x15\n\x11PHASE_UNSPECIFIED\x10\x00\x12\x10\n\x0cPHASE_ACTIVE\x10\x01\x12\x10\n\x0cPHASE_REVIEW\x10\x02\x12\x0e\n\nPHASE_IDLE\x10\x03*[\n\x04Plan\x12\x14\n\x10PLAN_UNSPECIFIED\x10\x00\x12\x0c\n\x08PLAN_PRO\x10\x01\x12\r\n\tPLAN_MAX5\x10\x02\x12\x0e\n\nPLAN_MAX20\x10\x03\x12\x10\n\x0cPLAN_CONSOLE\x10\x04*q\n\nCompletion\x12\x1a\n\x16\x43OMPLETION_UNSPECIFIED\x10\x00\x12\x16\n\x12\x43OMPLETION_PENDING\x10\x01\x12\x18\n\x14\x43OMPLETION_COMPLETED\x10\x02\x12\x15\n\x11\x43OMPLETION_FAILED\x10\x03*\\\n\x08WaitKind\x12\x19\n\x15WAIT_KIND_UNSPECIFIED\x10\x00\x12\x1b\n\x17WAIT_KIND_AUTHORIZATION\x10\x01\x12\x18\n\x14WAIT_KIND_DEPENDENCY\x10\x02\x32\xde\x05\n\x13SessionStateService\x12N\n\rCreateSession\x12\x1d.orch.v1.CreateSessionRequest\x1a\x1e.orch.v1.CreateSessionResponse\x12\x45\n\nGetSession\x12\x1a.orch.v1.GetSessionRequest\x1a\x1b.orch.v1.GetSessionResponse\x12K\n\x0cListSessions\x12\x1c.orch.v1.ListSessionsRequest\x1a\x1d.orch.v1.ListSessionsResponse\x12N\n\rUpdateSession\x12\x1d.orch.v1.UpdateSessionRequest\x1a\x1e.orch.v1.UpdateSessionResponse\x12N\n\rDeleteSession\x12\x1d.orch.v1.DeleteSessionRequest\x1a\x1e.orch.v1.DeleteSessionResponse\x12P\n\rWatchSessions\x12\x1d.orch.v1.WatchSessionsRequest\x1a\x1e.orch.v1.WatchSessionsResponse0\x01\x12N\n\rAddDependency\x12\x1d.orch.v1.AddDependencyRequest\x1a\x1e.orch.v1.AddDependencyResponse\x12W\n\x10RemoveDependency\x12 .orch.v1.RemoveDependencyRequest\x1a!.orch.v1.RemoveDependencyResponse\x12H\n\x0bListWaiting\x12\x1b.orch.v1.ListWaitingRequest\x1a\x1c.orch.v1.ListWaitingResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'orch.v1.session_state_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_PHASE']._serialized_start=1264
-  _globals['_PHASE']._serialized_end=1346
-  _globals['_PLAN']._serialized_start=1348
-  _globals['_PLAN']._serialized_end=1439
-  _globals['_COMPLETION']._serialized_start=1441
-  _globals['_COMPLETION']._serialized_end=1554
-  _globals['_SESSION']._serialized_start=129
-  _globals['_SESSION']._serialized_end=519
-  _globals['_CREATESESSIONREQUEST']._serialized_start=521
-  _globals['_CREATESESSIONREQUEST']._serialized_end=578
-  _globals['_CREATESESSIONRESPONSE']._serialized_start=580
-  _globals['_CREATESESSIONRESPONSE']._serialized_end=638
-  _globals['_GETSESSIONREQUEST']._serialized_start=640
-  _globals['_GETSESSIONREQUEST']._serialized_end=673
-  _globals['_GETSESSIONRESPONSE']._serialized_start=675
-  _globals['_GETSESSIONRESPONSE']._serialized_end=730
-  _globals['_LISTSESSIONSREQUEST']._serialized_start=732
-  _globals['_LISTSESSIONSREQUEST']._serialized_end=792
-  _globals['_LISTSESSIONSRESPONSE']._serialized_start=794
-  _globals['_LISTSESSIONSRESPONSE']._serialized_end=877
-  _globals['_UPDATESESSIONREQUEST']._serialized_start=879
-  _globals['_UPDATESESSIONREQUEST']._serialized_end=985
-  _globals['_UPDATESESSIONRESPONSE']._serialized_start=987
-  _globals['_UPDATESESSIONRESPONSE']._serialized_end=1045
-  _globals['_DELETESESSIONREQUEST']._serialized_start=1047
-  _globals['_DELETESESSIONREQUEST']._serialized_end=1100
-  _globals['_DELETESESSIONRESPONSE']._serialized_start=1102
-  _globals['_DELETESESSIONRESPONSE']._serialized_end=1125
-  _globals['_WATCHSESSIONSREQUEST']._serialized_start=1127
-  _globals['_WATCHSESSIONSREQUEST']._serialized_end=1163
-  _globals['_WATCHSESSIONSRESPONSE']._serialized_start=1165
-  _globals['_WATCHSESSIONSRESPONSE']._serialized_end=1262
-  _globals['_SESSIONSTATESERVICE']._serialized_start=1557
-  _globals['_SESSIONSTATESERVICE']._serialized_end=2048
+  _globals['_PHASE']._serialized_start=1911
+  _globals['_PHASE']._serialized_end=1993
+  _globals['_PLAN']._serialized_start=1995
+  _globals['_PLAN']._serialized_end=2086
+  _globals['_COMPLETION']._serialized_start=2088
+  _globals['_COMPLETION']._serialized_end=2201
+  _globals['_WAITKIND']._serialized_start=2203
+  _globals['_WAITKIND']._serialized_end=2295
+  _globals['_SESSION']._serialized_start=161
+  _globals['_SESSION']._serialized_end=551
+  _globals['_CREATESESSIONREQUEST']._serialized_start=553
+  _globals['_CREATESESSIONREQUEST']._serialized_end=610
+  _globals['_CREATESESSIONRESPONSE']._serialized_start=612
+  _globals['_CREATESESSIONRESPONSE']._serialized_end=670
+  _globals['_GETSESSIONREQUEST']._serialized_start=672
+  _globals['_GETSESSIONREQUEST']._serialized_end=705
+  _globals['_GETSESSIONRESPONSE']._serialized_start=707
+  _globals['_GETSESSIONRESPONSE']._serialized_end=762
+  _globals['_LISTSESSIONSREQUEST']._serialized_start=764
+  _globals['_LISTSESSIONSREQUEST']._serialized_end=824
+  _globals['_LISTSESSIONSRESPONSE']._serialized_start=826
+  _globals['_LISTSESSIONSRESPONSE']._serialized_end=909
+  _globals['_UPDATESESSIONREQUEST']._serialized_start=911
+  _globals['_UPDATESESSIONREQUEST']._serialized_end=1017
+  _globals['_UPDATESESSIONRESPONSE']._serialized_start=1019
+  _globals['_UPDATESESSIONRESPONSE']._serialized_end=1077
+  _globals['_DELETESESSIONREQUEST']._serialized_start=1079
+  _globals['_DELETESESSIONREQUEST']._serialized_end=1132
+  _globals['_DELETESESSIONRESPONSE']._serialized_start=1134
+  _globals['_DELETESESSIONRESPONSE']._serialized_end=1157
+  _globals['_WATCHSESSIONSREQUEST']._serialized_start=1159
+  _globals['_WATCHSESSIONSREQUEST']._serialized_end=1195
+  _globals['_WATCHSESSIONSRESPONSE']._serialized_start=1197
+  _globals['_WATCHSESSIONSRESPONSE']._serialized_end=1294
+  _globals['_WAIT']._serialized_start=1297
+  _globals['_WAIT']._serialized_end=1509
+  _globals['_ADDDEPENDENCYREQUEST']._serialized_start=1511
+  _globals['_ADDDEPENDENCYREQUEST']._serialized_end=1629
+  _globals['_ADDDEPENDENCYRESPONSE']._serialized_start=1631
+  _globals['_ADDDEPENDENCYRESPONSE']._serialized_end=1683
+  _globals['_REMOVEDEPENDENCYREQUEST']._serialized_start=1685
+  _globals['_REMOVEDEPENDENCYREQUEST']._serialized_end=1722
+  _globals['_REMOVEDEPENDENCYRESPONSE']._serialized_start=1724
+  _globals['_REMOVEDEPENDENCYRESPONSE']._serialized_end=1750
+  _globals['_LISTWAITINGREQUEST']._serialized_start=1752
+  _globals['_LISTWAITINGREQUEST']._serialized_end=1789
+  _globals['_LISTWAITINGRESPONSE']._serialized_start=1791
+  _globals['_LISTWAITINGRESPONSE']._serialized_end=1878
+  _globals['_WAITCYCLE']._serialized_start=1880
+  _globals['_WAITCYCLE']._serialized_end=1909
+  _globals['_SESSIONSTATESERVICE']._serialized_start=2298
+  _globals['_SESSIONSTATESERVICE']._serialized_end=3032
 # @@protoc_insertion_point(module_scope)

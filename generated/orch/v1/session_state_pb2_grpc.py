@@ -65,6 +65,21 @@ class SessionStateServiceStub:
                 request_serializer=orch_dot_v1_dot_session__state__pb2.WatchSessionsRequest.SerializeToString,
                 response_deserializer=orch_dot_v1_dot_session__state__pb2.WatchSessionsResponse.FromString,
                 _registered_method=True)
+        self.AddDependency = channel.unary_unary(
+                '/orch.v1.SessionStateService/AddDependency',
+                request_serializer=orch_dot_v1_dot_session__state__pb2.AddDependencyRequest.SerializeToString,
+                response_deserializer=orch_dot_v1_dot_session__state__pb2.AddDependencyResponse.FromString,
+                _registered_method=True)
+        self.RemoveDependency = channel.unary_unary(
+                '/orch.v1.SessionStateService/RemoveDependency',
+                request_serializer=orch_dot_v1_dot_session__state__pb2.RemoveDependencyRequest.SerializeToString,
+                response_deserializer=orch_dot_v1_dot_session__state__pb2.RemoveDependencyResponse.FromString,
+                _registered_method=True)
+        self.ListWaiting = channel.unary_unary(
+                '/orch.v1.SessionStateService/ListWaiting',
+                request_serializer=orch_dot_v1_dot_session__state__pb2.ListWaitingRequest.SerializeToString,
+                response_deserializer=orch_dot_v1_dot_session__state__pb2.ListWaitingResponse.FromString,
+                _registered_method=True)
 
 
 class SessionStateServiceServicer:
@@ -114,6 +129,28 @@ class SessionStateServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def AddDependency(self, request, context):
+        """Says that the caller's agent waits for another one. A wait that closes a cycle is accepted, and
+        one wait of the cycle expires at once: the youngest of those with the lowest priority.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RemoveDependency(self, request, context):
+        """Says that a wait is over. Only the agent that waits, or the operator, may.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListWaiting(self, request, context):
+        """Returns who waits for whom: the wait-for graph, with its cycles.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_SessionStateServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -146,6 +183,21 @@ def add_SessionStateServiceServicer_to_server(servicer, server):
                     servicer.WatchSessions,
                     request_deserializer=orch_dot_v1_dot_session__state__pb2.WatchSessionsRequest.FromString,
                     response_serializer=orch_dot_v1_dot_session__state__pb2.WatchSessionsResponse.SerializeToString,
+            ),
+            'AddDependency': grpc.unary_unary_rpc_method_handler(
+                    servicer.AddDependency,
+                    request_deserializer=orch_dot_v1_dot_session__state__pb2.AddDependencyRequest.FromString,
+                    response_serializer=orch_dot_v1_dot_session__state__pb2.AddDependencyResponse.SerializeToString,
+            ),
+            'RemoveDependency': grpc.unary_unary_rpc_method_handler(
+                    servicer.RemoveDependency,
+                    request_deserializer=orch_dot_v1_dot_session__state__pb2.RemoveDependencyRequest.FromString,
+                    response_serializer=orch_dot_v1_dot_session__state__pb2.RemoveDependencyResponse.SerializeToString,
+            ),
+            'ListWaiting': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListWaiting,
+                    request_deserializer=orch_dot_v1_dot_session__state__pb2.ListWaitingRequest.FromString,
+                    response_serializer=orch_dot_v1_dot_session__state__pb2.ListWaitingResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -311,6 +363,87 @@ class SessionStateService:
             '/orch.v1.SessionStateService/WatchSessions',
             orch_dot_v1_dot_session__state__pb2.WatchSessionsRequest.SerializeToString,
             orch_dot_v1_dot_session__state__pb2.WatchSessionsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def AddDependency(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/orch.v1.SessionStateService/AddDependency',
+            orch_dot_v1_dot_session__state__pb2.AddDependencyRequest.SerializeToString,
+            orch_dot_v1_dot_session__state__pb2.AddDependencyResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RemoveDependency(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/orch.v1.SessionStateService/RemoveDependency',
+            orch_dot_v1_dot_session__state__pb2.RemoveDependencyRequest.SerializeToString,
+            orch_dot_v1_dot_session__state__pb2.RemoveDependencyResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListWaiting(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/orch.v1.SessionStateService/ListWaiting',
+            orch_dot_v1_dot_session__state__pb2.ListWaitingRequest.SerializeToString,
+            orch_dot_v1_dot_session__state__pb2.ListWaitingResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -47,6 +47,14 @@ class SessionStateServiceStub:
     """Deletes a session. FAILED_PRECONDITION while one of its agents lives or work of it is pending."""
     WatchSessions: _grpc.UnaryStreamMultiCallable[_session_state_pb2.WatchSessionsRequest, _session_state_pb2.WatchSessionsResponse]
     """Sends every session once, then each one that changes."""
+    AddDependency: _grpc.UnaryUnaryMultiCallable[_session_state_pb2.AddDependencyRequest, _session_state_pb2.AddDependencyResponse]
+    """Says that the caller's agent waits for another one. A wait that closes a cycle is accepted, and
+    one wait of the cycle expires at once: the youngest of those with the lowest priority.
+    """
+    RemoveDependency: _grpc.UnaryUnaryMultiCallable[_session_state_pb2.RemoveDependencyRequest, _session_state_pb2.RemoveDependencyResponse]
+    """Says that a wait is over. Only the agent that waits, or the operator, may."""
+    ListWaiting: _grpc.UnaryUnaryMultiCallable[_session_state_pb2.ListWaitingRequest, _session_state_pb2.ListWaitingResponse]
+    """Returns who waits for whom: the wait-for graph, with its cycles."""
 
 @_typing.type_check_only
 class SessionStateServiceAsyncStub(SessionStateServiceStub):
@@ -67,6 +75,14 @@ class SessionStateServiceAsyncStub(SessionStateServiceStub):
     """Deletes a session. FAILED_PRECONDITION while one of its agents lives or work of it is pending."""
     WatchSessions: _aio.UnaryStreamMultiCallable[_session_state_pb2.WatchSessionsRequest, _session_state_pb2.WatchSessionsResponse]  # type: ignore[assignment]
     """Sends every session once, then each one that changes."""
+    AddDependency: _aio.UnaryUnaryMultiCallable[_session_state_pb2.AddDependencyRequest, _session_state_pb2.AddDependencyResponse]  # type: ignore[assignment]
+    """Says that the caller's agent waits for another one. A wait that closes a cycle is accepted, and
+    one wait of the cycle expires at once: the youngest of those with the lowest priority.
+    """
+    RemoveDependency: _aio.UnaryUnaryMultiCallable[_session_state_pb2.RemoveDependencyRequest, _session_state_pb2.RemoveDependencyResponse]  # type: ignore[assignment]
+    """Says that a wait is over. Only the agent that waits, or the operator, may."""
+    ListWaiting: _aio.UnaryUnaryMultiCallable[_session_state_pb2.ListWaitingRequest, _session_state_pb2.ListWaitingResponse]  # type: ignore[assignment]
+    """Returns who waits for whom: the wait-for graph, with its cycles."""
 
 class SessionStateServiceServicer(metaclass=_abc_1.ABCMeta):
     """The state of sessions."""
@@ -120,5 +136,31 @@ class SessionStateServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_session_state_pb2.WatchSessionsResponse], _abc.AsyncIterator[_session_state_pb2.WatchSessionsResponse]]:
         """Sends every session once, then each one that changes."""
+
+    @_abc_1.abstractmethod
+    def AddDependency(
+        self,
+        request: _session_state_pb2.AddDependencyRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_session_state_pb2.AddDependencyResponse, _abc.Awaitable[_session_state_pb2.AddDependencyResponse]]:
+        """Says that the caller's agent waits for another one. A wait that closes a cycle is accepted, and
+        one wait of the cycle expires at once: the youngest of those with the lowest priority.
+        """
+
+    @_abc_1.abstractmethod
+    def RemoveDependency(
+        self,
+        request: _session_state_pb2.RemoveDependencyRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_session_state_pb2.RemoveDependencyResponse, _abc.Awaitable[_session_state_pb2.RemoveDependencyResponse]]:
+        """Says that a wait is over. Only the agent that waits, or the operator, may."""
+
+    @_abc_1.abstractmethod
+    def ListWaiting(
+        self,
+        request: _session_state_pb2.ListWaitingRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_session_state_pb2.ListWaitingResponse, _abc.Awaitable[_session_state_pb2.ListWaitingResponse]]:
+        """Returns who waits for whom: the wait-for graph, with its cycles."""
 
 def add_SessionStateServiceServicer_to_server(servicer: SessionStateServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 
+from orch_server.core.agent_state import Operation, Status
 from orch_server.core.errors import InvalidInput
 from orch_server.core.identity import Incarnation
 from orch_server.core.text import printable
@@ -44,12 +45,26 @@ def check_kind(field: str, kind: str) -> Kind:
     return kind
 
 
+_CREDENTIAL = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@+-]{0,99}\Z")
+
+
+def check_credential(field: str, name: str) -> str:
+    """Returns the name of an account, "" for none. Raises InvalidInput when it is no such name."""
+    if name and not _CREDENTIAL.match(name):
+        raise InvalidInput(
+            field,
+            f"'{printable(name)}' is no name of an account; use 1 to 100 of letters, digits and"
+            " '._@+-', such as claude@work.",
+        )
+    return name
+
+
 @dataclass(frozen=True, slots=True)
 class Agent:
     """One role in one session. `incarnation` is None until it had a pane.
 
     `do_not_disturb` holds its deliveries back. `courier`: the client that was heard last serves the
-    pane among others and is not its own.
+    pane among others and is not its own. `credential` names the account that it runs under.
     """
 
     id: str
@@ -66,6 +81,7 @@ class Agent:
     created_at: datetime
     do_not_disturb: bool = False
     courier: bool = False
+    credential: str = ""
 
     @property
     def address(self) -> str:
@@ -80,14 +96,18 @@ class AgentView:
     agent: Agent
     foreground_program: str = ""
     waiting: WaitingFor | None = None
+    status: Status | None = None
+    operation: Operation | None = None
+    held_until: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class WaitingFor:
-    """What an agent waits for."""
+    """What an agent waits for; one of the two ids is ""."""
 
     role: str
     reason: str
     authorization_id: str
     since: datetime
     deadline: datetime
+    dependency_id: str = ""

@@ -22,6 +22,10 @@ class Clock(Protocol):
         """Seconds since some fixed point; never goes back."""
         ...
 
+    def cpu(self) -> float:
+        """Seconds of CPU that this process has used."""
+        ...
+
 
 class SystemClock:
     """The machine's own clocks."""
@@ -32,6 +36,9 @@ class SystemClock:
     def monotonic(self) -> float:
         return time.monotonic()
 
+    def cpu(self) -> float:
+        return time.process_time()
+
 
 class ManualClock:
     """A clock that moves only when told to; the twin of SystemClock for tests."""
@@ -39,6 +46,7 @@ class ManualClock:
     def __init__(self, now: datetime, monotonic: float = 1000.0) -> None:
         self._now = now
         self._monotonic = monotonic
+        self._cpu = 0.0
 
     def now(self) -> datetime:
         return self._now
@@ -46,7 +54,15 @@ class ManualClock:
     def monotonic(self) -> float:
         return self._monotonic
 
-    def advance(self, seconds: float) -> None:
-        """Moves both clocks."""
+    def cpu(self) -> float:
+        return self._cpu
+
+    def advance(self, seconds: float, busy: float = 0.0) -> None:
+        """Moves both clocks, while the process uses this share of a core."""
         self._now += timedelta(seconds=seconds)
         self._monotonic += seconds
+        self._cpu += seconds * busy
+
+    def set(self, now: datetime) -> None:
+        """Sets the wall clock alone, as a person or NTP does."""
+        self._now = now

@@ -12,21 +12,13 @@ from dataclasses import dataclass
 from math import inf
 
 from orch_server.core.errors import StaleEpoch
+from orch_server.core.pace import Pace
 
 
 @dataclass(slots=True)
 class _Lease:
     epoch: int
     deadline: float
-
-
-@dataclass(frozen=True, slots=True)
-class Pace:
-    """Seconds between beats, of the lease (three beats), and of grace after a broken stream."""
-
-    beat: float = 5.0
-    lease: float = 15.0
-    grace: float = 0.75
 
 
 class LeaseTable:
@@ -38,6 +30,14 @@ class LeaseTable:
         self._heap: list[tuple[float, str]] = []
         self._queued: dict[str, float] = {}  # the earliest entry of each agent in the heap
 
+    def change_pace(self, pace: Pace) -> None:
+        """From now on this pace. When leases grow, all grow at once; when they shrink, none does:
+        a client still beats at the pace that it was told last, see `renew`."""
+        longer = pace.lease - self.pace.lease
+        self.pace = pace
+        if longer > 0:
+            self.extend_all(longer)
+
     def grant(self, agent: str, epoch: int, now: float) -> None:
         """Starts the lease of a new connection and ends the one before."""
         self._put(agent, _Lease(epoch, now + self.pace.lease))
@@ -46,24 +46,32 @@ class LeaseTable:
         """Amnesty after a start of the server: at most two leases to come back."""
         self._put(agent, _Lease(epoch, now + 2 * self.pace.lease))
 
-    def renew(self, agent: str, epoch: int, now: float) -> None:
-        """A frame came. Raises StaleEpoch when a newer connection holds the agent."""
+    def renew(self, agent: str, epoch: int, now: float, told: float = 0.0) -> None:
+        """A frame came from a client that was told of a lease of so many seconds, which may be
+        longer than the present one. Raises StaleEpoch when a newer connection holds the agent."""
         lease = self._leases.get(agent)
         if lease is None or lease.epoch != epoch:
             raise stale_epoch(epoch)
-        deadline = now + self.pace.lease
+        deadline = now + max(told, self.pace.lease)
         if deadline < lease.deadline:  # after an amnesty or an extension: it must be seen in time
             self._put(agent, _Lease(epoch, deadline))
         else:
             lease.deadline = deadline
 
-    def broke(self, agent: str, epoch: int, now: float) -> bool:
-        """The stream ended without goodbye. True when that was the newest connection."""
+    def broke(self, agent: str, epoch: int, now: float, forgiven: bool = False) -> bool:
+        """The stream ended without goodbye. True when that was the newest connection. `forgiven`:
+        it may be the server's own fault, so that the amnesty holds instead of the grace."""
         lease = self._leases.get(agent)
         if lease is None or lease.epoch != epoch:
             return False
-        self._put(agent, _Lease(epoch, now + self.pace.grace))
+        wait = 2 * self.pace.lease if forgiven else self.pace.grace
+        self._put(agent, _Lease(epoch, now + wait))
         return True
+
+    def left(self, agent: str, now: float) -> float | None:
+        """How many seconds are left of a lease; None when there is none."""
+        lease = self._leases.get(agent)
+        return None if lease is None else max(0.0, lease.deadline - now)
 
     def end(self, agent: str, epoch: int) -> bool:
         """The client said goodbye. True when that was the newest connection."""

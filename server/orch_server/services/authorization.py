@@ -55,6 +55,7 @@ class AuthorizationService:
         self._clock = clock
         self._wake_agent = wake_agent
         self.changed = asyncio.Event()  # a deadline may be earlier than was thought
+        self.on_request: Callable[[], None] = lambda: None  # someone waits for someone
 
     async def request(
         self,
@@ -87,6 +88,7 @@ class AuthorizationService:
         approver = self._registry.at(agent.session, role)
         stored = await self._store.write(lambda tx: _insert(tx, asked, request_id, approver))
         self.changed.set()
+        self.on_request()
         if approver is not None:
             self._wake_agent(approver.id)
         return asked if stored == asked.id else await self.get(stored)

@@ -7,45 +7,34 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
+from typing import Any
 
 from orch_server.core.agent import HELD, Agent, Liveness
+from orch_server.core.alert import NewAlert, Severity
 from orch_server.core.clock import Clock
 from orch_server.core.delivery import Offer, Report
 from orch_server.core.errors import (
-    AlreadyExists,
     InvalidInput,
-    NotAllowed,
     OrchError,
     Unavailable,
 )
-from orch_server.core.identity import Caller, Incarnation, InPane, Pane, TokenAgent
-from orch_server.core.lease import LeaseTable, Pace, stale_epoch
-from orch_server.core.text import check_name, check_role
-from orch_server.services.agents import AgentRegistry, pane_role, role_of
+from orch_server.core.identity import Caller
+from orch_server.core.lease import LeaseTable, stale_epoch
+from orch_server.core.pace import Pace
+from orch_server.core.partition import PartitionWatch
+from orch_server.core.pulse import STALL, Pulse
+from orch_server.services.agents import AgentRegistry
+from orch_server.services.binding import Binding, Introduction
 from orch_server.services.passphrase import Passphrase
 from orch_server.storage import agents as table
+from orch_server.storage.alerts import raise_alert
 from orch_server.storage.store import Store, Transaction
 from orch_server.tmux.finder import PaneFinder
 
 logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class Introduction:
-    """What a client says of itself; see Hello."""
-
-    incarnation: Incarnation
-    pane_pid: int
-    session: str
-    role: str
-    kind: str
-    client_version: str
-    take_over: bool
-    passphrase: str
-    courier: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,14 +57,18 @@ Push = Offer | Replaced | Draining
 
 @dataclass(slots=True, eq=False)
 class Connection:
-    """An open stream. `push` writes to it; `close` ends it with an error after what was pushed."""
+    """An open stream. `push` writes to it; `close` ends it with an error after what was pushed.
+    `client` names the process that holds it, `told` is the pace that it knows of."""
 
     agent_id: str
     epoch: int
     push: Callable[[Push], Awaitable[None]]
     close: Callable[[OrchError], None]
+    client: str
+    told: Pace
     foreground: str = ""
     heard: float = 0.0
+    sequence: int = 0
 
 
 class HeartbeatService:
@@ -93,24 +86,44 @@ class HeartbeatService:
     ) -> None:
         self._store = store
         self._registry = registry
-        self._finder = finder
-        self._passphrase = passphrase
-        self._approver_roles = approver_roles
         self._clock = clock
-        self.pace = pace
+        self._binding = Binding(
+            registry, finder, passphrase, approver_roles, clock, lambda i: i in self._connections
+        )
+        self._configured = pace
         self.leases = LeaseTable(pace)
+        self._losses = PartitionWatch()
+        self._awaited: dict[str, str] = {}  # agent -> the client that has an amnesty to come back
+        self._pulse = Pulse(min(STALL, pace.beat))
+        self._stalled = 0.0  # seconds that are not told yet
+        self._forgiving_until = 0.0
+        self._draining = False
         self.changed = asyncio.Event()  # a lease may now end earlier than was thought
         self.on_courier: Callable[[str], None] = lambda agent_id: None
+        self.on_liveness: Callable[[Agent], None] = lambda agent: None
         self._connections: dict[str, Connection] = {}
-        self._farewells: set[asyncio.Task[None]] = set()
+        self._background: set[asyncio.Task[None]] = set()
+
+    @property
+    def pace(self) -> Pace:
+        """The pace as it is now."""
+        return self.leases.pace
+
+    @property
+    def partition_suspected(self) -> bool:
+        """Whether so many clients were lost at once that the fault is looked for on our side:
+        nothing that cannot be undone may be done about a lost one."""
+        return self._losses.suspected
 
     async def restore(self) -> None:
         """After a start: clients that were there get an amnesty to come back."""
         now = self._clock.monotonic()
-        for agent in self._registry.all():
-            if agent.liveness in HELD:
-                self.leases.await_return(agent.id, agent.epoch, now)
-                await self._set_liveness(agent, Liveness.UNKNOWN)
+        held = [agent for agent in self._registry.all() if agent.liveness in HELD]
+        for agent in held:
+            self.leases.await_return(agent.id, agent.epoch, now)
+            self._awaited[agent.id] = _supposed_client(agent)
+        awaited = [self._with_liveness(agent, Liveness.UNKNOWN) for agent in held]
+        await self._store.write(lambda tx: _set_liveness(tx, awaited))
 
     async def connect(
         self,
@@ -120,64 +133,184 @@ class HeartbeatService:
         close: Callable[[OrchError], None],
     ) -> tuple[Agent, Connection]:
         """Accepts a client. Raises AlreadyExists, NotAllowed, InvalidInput or NotFound."""
-        panes = await self._local_panes(intro)
-        intro = self._checked(caller, _verified(intro, panes))
-        self._check_courier(intro)
-        session, role = self._place(intro, panes)
-        await self._check_binding(session, role, intro)
-        agent, evicted = self._bind(session, role, intro)
-        connection = Connection(agent.id, agent.epoch, push, close, heard=self._clock.monotonic())
+        intro, session, role = await self._binding.claim(caller, intro)
+        agent, evicted = self._binding.bind(session, role, intro, self._evict)
+        client = intro.client_id or f"{agent.id}.{agent.epoch}"
+        heard = self._clock.monotonic()
+        connection = Connection(agent.id, agent.epoch, push, close, client, self.pace, heard=heard)
         previous = self._connections.get(agent.id)
         self._connections[agent.id] = connection
         self.leases.grant(agent.id, agent.epoch, connection.heard)
         self.changed.set()
+        self._awaited.pop(agent.id, None)
         if previous is not None:
-            task = asyncio.create_task(_tell_replaced(previous, agent))
-            self._farewells.add(task)
-            task.add_done_callback(self._farewells.discard)
+            self._losses.left(previous.client, agent.id)
+            self._in_background(_tell_replaced(previous, agent))
+        self._losses.joined(client, agent.id)
         try:
             await self._store.write(lambda tx: _register(tx, agent, evicted))
         except BaseException:  # not welcomed, whatever the reason: only the grace is left
             if self.leases.broke(agent.id, agent.epoch, self._clock.monotonic()):
                 self._connections.pop(agent.id, None)
+                self._losses.left(client, agent.id)
                 self.changed.set()
             raise
+        self._judge()
+        self.on_liveness(agent)
+        if evicted is not None:
+            self.on_liveness(evicted)
         return agent, connection
 
-    def beat(self, connection: Connection, foreground: str) -> None:
-        """A beat came. Raises StaleEpoch when a newer connection holds the agent."""
-        now = self._clock.monotonic()
-        self.leases.renew(connection.agent_id, connection.epoch, now)
-        connection.heard = now
+    def beat(self, connection: Connection, sequence: int, foreground: str) -> Pace | None:
+        """A beat came. Returns the pace to tell with its answer, None when the client knows it.
+
+        Raises StaleEpoch when a newer connection holds the agent, InvalidInput when the beat is
+        not the one after the last.
+        """
+        if sequence != connection.sequence + 1:
+            raise InvalidInput(
+                "beat.sequence",
+                f"Beat {sequence} came after beat {connection.sequence}; count them 1, 2, 3, …",
+            )
+        told, connection.told = connection.told, self.pace
+        self.sign_of_life(connection)
+        connection.sequence = sequence
         connection.foreground = foreground
+        return None if told is self.pace else self.pace
+
+    def sign_of_life(self, connection: Connection) -> None:
+        """Any frame came. Raises StaleEpoch when a newer connection holds the agent."""
+        now = self._clock.monotonic()
+        self.leases.renew(connection.agent_id, connection.epoch, now, connection.told.lease)
+        connection.heard = now
 
     def heard(self, connection: Connection, report: Report) -> None:
         """A report came: a sign of life of the epoch that it names. Raises StaleEpoch."""
         if report.grant != connection.epoch:
             raise stale_epoch(report.grant)
-        self.beat(connection, connection.foreground)
+        self.sign_of_life(connection)
 
     async def left(self, connection: Connection, liveness: Liveness) -> None:
         """The client said goodbye; UNKNOWN: it comes back after the server's restart."""
         if self.leases.end(connection.agent_id, connection.epoch):
+            self._losses.left(connection.client, connection.agent_id)
+            if liveness is Liveness.UNKNOWN:
+                self._awaited[connection.agent_id] = connection.client
             await self._gone(connection.agent_id, liveness)
 
     async def broke(self, connection: Connection) -> None:
-        """The stream ended without a goodbye."""
-        if self.leases.broke(connection.agent_id, connection.epoch, self._clock.monotonic()):
-            self._connections.pop(connection.agent_id, None)
-            self.changed.set()
-            await self._change(connection.agent_id, Liveness.SUSPECT, connection)
+        """The stream ended without a goodbye. Soon after a stall of the server that may be the
+        server's own fault, so the client has an amnesty to come back, and is no loss before its
+        end."""
+        now, agent_id = self._clock.monotonic(), connection.agent_id
+        self._notice_stall(now)
+        forgiven = now < self._forgiving_until
+        if not self.leases.broke(agent_id, connection.epoch, now, forgiven):
+            return
+        self._connections.pop(agent_id, None)
+        if forgiven:
+            self._losses.left(connection.client, agent_id)
+            self._awaited[agent_id] = connection.client
+        else:
+            self._losses.lost(connection.client, agent_id, now)
+            self._judge()
+        self.changed.set()
+        await self._change(agent_id, Liveness.SUSPECT, connection)
 
     async def expire(self) -> None:
         """Gives the verdict on every lease that has ended."""
-        ended = self.leases.expire(self._clock.monotonic())
+        now = self._clock.monotonic()
+        self._notice_stall(now)
+        ended = self.leases.expire(now)
         for agent_id, epoch in ended:
             logger.info("client lost", extra={"agent": agent_id, "epoch": epoch})
-            connection = self._connections.get(agent_id)
+            connection, awaited = self._connections.get(agent_id), self._awaited.pop(agent_id, "")
             if connection is not None:
                 connection.close(_LeaseEnded())
+                self._losses.lost(connection.client, agent_id, now)
+            elif awaited and self._registry.get(agent_id) is not None:
+                self._losses.lost(awaited, agent_id, now)
+        if ended:
+            self._judge()
         await asyncio.gather(*(self._gone(agent_id, Liveness.LOST) for agent_id, _ in ended))
+
+    def pulse(self) -> float:
+        """Called each PULSE seconds: notices stalls of this process, judges losses, sets the pace.
+
+        Returns the seconds of a stall that was noticed since the last call, 0 when there was none.
+        """
+        now = self._clock.monotonic()
+        self._notice_stall(now)
+        self._judge()
+        if self._pulse.beat(now, self._clock.cpu()):
+            logger.info("pace changed", extra={"stretch": self._pulse.stretch})
+            self.leases.change_pace(self._configured.stretched(self._pulse.stretch))
+        stalled, self._stalled = self._stalled, 0.0
+        return stalled
+
+    async def record_stall(self, seconds: float) -> None:
+        """Writes that the server stood still for so long."""
+        detail = f"{seconds:.1f} s"
+        await self._store.write(lambda tx: tx.emit("server.stalled", "server", detail=detail))
+
+    def _notice_stall(self, now: float) -> None:
+        """A stall is nobody else's fault: all leases are longer by it."""
+        gap = self._pulse.stall(now, self._clock.cpu())
+        if gap:
+            logger.warning("server stalled", extra={"seconds": round(gap, 3)})
+            self.leases.extend_all(gap)
+            self._forgiving_until = now + self.pace.lease
+            self._stalled += gap
+
+    def _judge(self) -> None:
+        """Tells when the suspicion of a partition begins or is over."""
+        if self._draining:
+            return
+        begins = self._losses.judge(self._clock.monotonic(), self.pace.lease)
+        if begins is None:
+            return
+        alive, missing = self._losses.counts
+        text = (
+            f"{missing} of {alive + missing} clients were lost at once; the server looks for the"
+            " fault on its own side first, and takes nothing over until most are back."
+            if begins
+            else f"{alive} clients are connected, {missing} are missing; lost ones are lost."
+        )
+        logger.warning("partition judged", extra={"suspected": begins, "text": text})
+        self._in_background(self._store.write(lambda tx: _record_partition(tx, begins, text)))
+        if not begins:
+            for agent in self._registry.all():
+                if agent.liveness is Liveness.LOST:
+                    self.on_courier(agent.id)
+
+    def explain(self, agent: Agent) -> str:
+        """Why the agent's client has the liveness that it has; one sentence."""
+        now = self._clock.monotonic()
+        connection, left = self._connections.get(agent.id), self.leases.left(agent.id, now)
+        if connection is not None and left is not None:
+            heard = now - connection.heard
+            return (
+                f"Its client was heard {heard:.1f} s ago on connection {agent.epoch}; without"
+                f" another frame it is lost in {left:.1f} s."
+            )
+        if left is not None:
+            what = (
+                "The server has started"
+                if agent.liveness is Liveness.UNKNOWN
+                else "Its stream broke"
+            )
+            return f"{what}; its client has {left:.1f} s left to come back."
+        return _WHY[agent.liveness]
+
+    def _in_background(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(work)
+        self._background.add(task)
+        task.add_done_callback(self._background_done)
+
+    def _background_done(self, task: asyncio.Task[None]) -> None:
+        self._background.discard(task)
+        if not task.cancelled() and task.exception() is not None:
+            logger.warning("change not stored", extra={"error": str(task.exception())})
 
     def connection(self, agent_id: str) -> Connection | None:
         """The open stream of an agent."""
@@ -192,144 +325,23 @@ class HeartbeatService:
         return self._clock.now() - timedelta(seconds=silent)
 
     async def drain(self, reconnect_after: timedelta) -> None:
-        """Asks every client to come back later."""
+        """Asks every client to come back later. What breaks off from now on is no loss."""
+        self._draining = True
         told = (c.push(Draining(reconnect_after)) for c in self._connections.values())
         await asyncio.gather(*told, return_exceptions=True)
 
-    # ---- the rules of binding ----
-
-    def _checked(self, caller: Caller, intro: Introduction) -> Introduction:
-        """An agent beats for its own pane, a token for its own role, the operator for any."""
-        if isinstance(caller, InPane) and caller.incarnation != intro.incarnation:
-            agent = self._registry.in_pane(caller.incarnation)
-            if agent is not None and _has_client(agent):
-                raise NotAllowed(
-                    f"{agent.address} may not serve pane {intro.incarnation.pane}; run the"
-                    " heartbeat in that pane, or from a pane that is no agent's."
-                )
-        if isinstance(caller, TokenAgent):
-            asked = (intro.session or caller.session, intro.role or caller.role)
-            if asked != (caller.session, caller.role):
-                raise NotAllowed(
-                    f"This token is for {caller.session}:{caller.role}, not for {':'.join(asked)}."
-                )
-            held = self._registry.in_pane(intro.incarnation)
-            if held is not None and (held.session, held.role) != asked:
-                raise NotAllowed(
-                    f"Pane {intro.incarnation.pane} belongs to {held.address}; this token is for"
-                    f" {caller.session}:{caller.role}."
-                )
-            return replace(intro, session=caller.session, role=caller.role)
-        return intro
-
-    def _place(self, intro: Introduction, panes: list[Pane]) -> tuple[str, str]:
-        """The session and role that the client asks for."""
-        known = self._registry.in_pane(intro.incarnation)
-        role = check_role("role", intro.role) if intro.role else ""
-        if known is not None and role in ("", known.role):
-            return known.session, known.role
-        role = role or self._told_role(intro, panes)
-        if known is not None and known.role != role:
-            managed = known.liveness is not Liveness.UNMANAGED and not known.courier
-            if managed and not intro.take_over:
-                holder = self._registry.at(known.session, role)
-                living = holder is not None and holder.liveness in HELD
-                also = f" That also takes {role} from its living client." if living else ""
-                raise AlreadyExists(
-                    f"Pane {intro.incarnation.pane} is registered as {known.address}; leave --role"
-                    f" away, or give the pane the new role with --take-over.{also}"
-                )
-        return check_name("session", intro.session), role
-
-    def _told_role(self, intro: Introduction, panes: list[Pane]) -> str:
-        """The role that the pane itself tells. A courier takes what is free: "paneN" at least."""
-        pane = next((p for p in panes if p.incarnation == intro.incarnation), None)
-        if intro.courier:
-            reserved = self._approver_roles if self._passphrase.is_set() else ()
-            return (
-                self._registry.free_role(pane, panes, reserved)
-                if pane is not None
-                else pane_role(intro.incarnation)
-            )
-        if pane is None:
-            raise InvalidInput("role", "The role is not known; give it with --role.")
-        return role_of(pane, panes)
-
-    def _check_courier(self, intro: Introduction) -> None:
-        """A courier yields: to the pane's own client, and to a courier that is there already."""
-        holder = self._registry.in_pane(intro.incarnation)
-        if not intro.courier or holder is None:
-            return
-        if holder.courier:
-            taken = holder.liveness is Liveness.ALIVE and holder.id in self._connections
-        else:
-            taken = holder.liveness in HELD
-        if taken:
-            whose = "another courier" if holder.courier else "a client of its own"
-            raise AlreadyExists(
-                f"Pane {intro.incarnation.pane} ({holder.address}) is served by {whose}; it needs"
-                " no courier."
-            )
-
-    async def _check_binding(self, session: str, role: str, intro: Introduction) -> None:
-        """A role that may approve is bound to a new pane by the operator only."""
-        if role not in self._approver_roles:
-            return
-        holder = self._registry.at(session, role)
-        if holder is not None and holder.incarnation == intro.incarnation:
-            return
-        what = f"bind the role {role}, which may approve, to a new pane"
-        await self._passphrase.demand(intro.passphrase, what)
-
-    def _bind(self, session: str, role: str, intro: Introduction) -> tuple[Agent, Agent | None]:
-        """Gives the agent to the pane, in memory; returns it and who had the pane before.
-
-        A pane that had no client of its own yet keeps its agent, under the new role. Raises
-        AlreadyExists when a living client in another pane holds the agent.
-        """
-        holder = self._registry.at(session, role)
-        if holder is not None and holder.incarnation != intro.incarnation:
-            _check_free(holder, intro)
-        other = self._registry.in_pane(intro.incarnation)
-        evicted = None
-        if other is not None and holder is None and _has_no_own_client(other):
-            holder = replace(other, session=session, role=role)
-        elif other is not None and (holder is None or other.id != holder.id):
-            evicted = self._evict(other)
-        base = holder or self._registry.new(session, role)
-        now = self._clock.now()
-        was_alive = base.liveness is Liveness.ALIVE
-        agent = replace(
-            base,
-            incarnation=intro.incarnation,
-            pane_pid=intro.pane_pid,
-            kind=intro.kind or (base.kind if intro.courier else ""),
-            epoch=base.epoch + 1,
-            liveness=Liveness.ALIVE,
-            liveness_changed_at=base.liveness_changed_at if was_alive else now,
-            last_check_in_at=now,
-            client_version=intro.client_version,
-            courier=intro.courier,
-        )
-        self._registry.put(agent)
-        return agent, evicted
+    # ---- changes ----
 
     def _evict(self, other: Agent) -> Agent | None:
         """The pane gets another role: the agent that had it has none any more."""
         assert other.incarnation is not None
+        self.leases.end(other.id, other.epoch)
+        self._awaited.pop(other.id, None)
         connection = self._connections.pop(other.id, None)
         if connection is not None:
-            self.leases.end(other.id, connection.epoch)
+            self._losses.left(connection.client, other.id)
             connection.close(stale_epoch(connection.epoch))
         return self._registry.unbind_pane(other.incarnation)
-
-    async def _local_panes(self, intro: Introduction) -> list[Pane]:
-        """What tmux says, when the pane is on this host; on other hosts the client is believed."""
-        if intro.incarnation.host != self._finder.host:
-            return []
-        return await self._finder.list_panes(intro.incarnation.socket)
-
-    # ---- changes ----
 
     async def _gone(self, agent_id: str, liveness: Liveness) -> None:
         """No stream any more: what it still reports is void, so the epoch grows."""
@@ -356,9 +368,44 @@ class HeartbeatService:
         return replace(agent, last_check_in_at=self._clock.now() - silent)
 
     async def _set_liveness(self, agent: Agent, liveness: Liveness) -> None:
+        changed = self._with_liveness(agent, liveness)
+        await self._store.write(lambda tx: table.set_liveness(tx, changed))
+
+    def _with_liveness(self, agent: Agent, liveness: Liveness) -> Agent:
+        """The agent with this liveness, known to all but the store."""
         changed = replace(agent, liveness=liveness, liveness_changed_at=self._clock.now())
         self._registry.put(changed)
-        await self._store.write(lambda tx: table.set_liveness(tx, changed))
+        self.on_liveness(changed)
+        return changed
+
+
+_WHY = {
+    Liveness.UNMANAGED: "No client runs for its pane; the server's own courier serves it.",
+    Liveness.ALIVE: "Its client has just come.",
+    Liveness.SUSPECT: "Its stream broke.",
+    Liveness.LOST: "Its client was not heard for a whole lease, or broke off and did not return.",
+    Liveness.ENDED: "Its client said that its pane ended.",
+    Liveness.UNKNOWN: "The server has started and has not heard its client yet.",
+}
+
+
+def _supposed_client(agent: Agent) -> str:
+    """Who will have been the client of an agent that was held before a restart: all that had a
+    courier under one tmux server had the same one."""
+    at = agent.incarnation
+    return f"{at.host} {at.socket}" if agent.courier and at is not None else agent.id
+
+
+def _set_liveness(tx: Transaction, agents: list[Agent]) -> None:
+    for agent in agents:
+        table.set_liveness(tx, agent)
+
+
+def _record_partition(tx: Transaction, begins: bool, text: str) -> None:
+    """Writes that the suspicion begins, with an alert, or is over."""
+    tx.emit("server.partitioned" if begins else "server.reunited", "server", detail=text)
+    if begins:
+        raise_alert(tx, NewAlert(Severity.CRITICAL, "partition", "server", text))
 
 
 class _LeaseEnded(Unavailable):
@@ -387,37 +434,3 @@ def _register(tx: Transaction, agent: Agent, evicted: Agent | None) -> None:
         table.register(tx, evicted, actor=agent.address)
         if evicted.liveness is Liveness.UNMANAGED:  # the texts meant the pane, not the role
             table.move_open_work(tx, evicted.id, agent.id)
-
-
-def _has_no_own_client(agent: Agent) -> bool:
-    """Whether the agent is only a name for its pane, so far: no client of its own was there."""
-    return agent.liveness is Liveness.UNMANAGED or agent.courier
-
-
-def _has_client(agent: Agent) -> bool:
-    """Whether the agent's pane is an agent's: a client of its own was there, or a courier is."""
-    if agent.courier:
-        return agent.liveness in HELD
-    return agent.liveness is not Liveness.UNMANAGED
-
-
-def _check_free(holder: Agent, intro: Introduction) -> None:
-    """Raises AlreadyExists when the role is held by a client that is, or may be, alive."""
-    if holder.liveness in HELD and not intro.take_over:
-        where = holder.incarnation.pane if holder.incarnation else "elsewhere"
-        raise AlreadyExists(
-            f"{holder.address} is held by a client in pane {where}; end that one, or take the role"
-            " with --take-over."
-        )
-
-
-def _verified(intro: Introduction, panes: list[Pane]) -> Introduction:
-    """The introduction with what tmux itself says of the pane, when it was asked."""
-    for pane in panes:
-        if pane.incarnation == intro.incarnation:
-            return replace(intro, pane_pid=pane.pid, session=intro.session or pane.session)
-    if panes:
-        raise InvalidInput(
-            "pane", f"Pane {intro.incarnation.pane} is not there any more; look with 'tmux lsp -a'."
-        )
-    return intro

@@ -59,6 +59,7 @@ class Mailbox:
         self._clock = clock
         self._generation = generation
         self._look_for_pane = resettle
+        self.held_until: Callable[[Agent], datetime | None] = lambda agent: None
         self._queue: asyncio.Queue[str] = asyncio.Queue()
         self._pumps: dict[str, asyncio.Task[None]] = {}
         self._again: set[str] = set()
@@ -173,6 +174,10 @@ class Mailbox:
         connection = self._heartbeat.connection(agent_id)
         if connection is None and not self._is_ours(agent):
             return
+        held = self.held_until(agent)
+        if held is not None:  # its account is limited: it could do nothing with a text
+            self._wake_later(agent_id, (held - self._clock.now()).total_seconds())
+            return
         epoch = agent.epoch
         if self._out.get(agent_id, (0, 0))[0] == epoch:
             return
@@ -220,7 +225,8 @@ class Mailbox:
     def _is_ours(self, agent: Agent) -> bool:
         """Whether the server's courier has the pane: local, and no client is or may be there."""
         local = agent.incarnation is not None and agent.incarnation.host == self._host
-        return local and agent.liveness in _LOCALLY_SERVED
+        doubtful = agent.liveness is Liveness.LOST and self._heartbeat.partition_suspected
+        return local and agent.liveness in _LOCALLY_SERVED and not doubtful
 
     def _wake_later(self, agent_id: str, seconds: float) -> None:
         earlier = self._timers.pop(agent_id, None)

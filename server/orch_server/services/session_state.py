@@ -7,22 +7,27 @@ from dataclasses import dataclass, replace
 
 from orch_server.core import session as rules
 from orch_server.core.agent import Agent, AgentView, WaitingFor
+from orch_server.core.agent_state import Explanation
 from orch_server.core.errors import Conflict, NotFound
 from orch_server.core.event import Event
 from orch_server.core.identity import Caller
 from orch_server.core.session import Session
 from orch_server.core.text import check_name, clean_text
+from orch_server.services.agent_state import AgentStates
 from orch_server.services.agents import AgentRegistry
-from orch_server.services.authorization import AuthorizationService
+from orch_server.services.credit import CreditService
 from orch_server.services.events import LocalBus
 from orch_server.services.heartbeat import HeartbeatService
+from orch_server.services.operations import OperationService
+from orch_server.services.supervisor import Supervisor
 from orch_server.services.targets import Targets
+from orch_server.services.waiting import WaitingService
 from orch_server.storage import sessions as table
 from orch_server.storage.store import Store, Transaction
 
 _TEXTS = ("project_name", "project_path", "specification_path", "parent_branch", "failure_reason")
 _MAX_FIELD = 4096
-_SHOWN = ("session.", "agent.", "authorization.")
+_SHOWN = ("session.", "agent.", "authorization.", "dependency.", "operation.", "credit.")
 _UNCHANGED = "agent.hook"  # says something of an agent without changing what is shown of it
 
 
@@ -44,16 +49,24 @@ class SessionStateService:
         store: Store,
         registry: AgentRegistry,
         heartbeat: HeartbeatService,
-        authorization: AuthorizationService,
+        waiting: WaitingService,
         targets: Targets,
         bus: LocalBus,
+        states: AgentStates,
+        operations: OperationService,
+        credit: CreditService,
+        supervisor: Supervisor,
     ) -> None:
         self._store = store
         self._registry = registry
         self._heartbeat = heartbeat
-        self._authorization = authorization
+        self._waiting = waiting
         self._targets = targets
         self._bus = bus
+        self._states = states
+        self._operations = operations
+        self._credit = credit
+        self._supervisor = supervisor
 
     async def create(self, caller: Caller, session: Session) -> SessionView:
         """Makes a session. Raises AlreadyExists when its name is taken."""
@@ -114,7 +127,9 @@ class SessionStateService:
             return table.delete(tx, name, actor)
 
         gone = await self._store.write(unit)
-        self._registry.forget(i for i in gone if self._unchanged(i, before.get(i, 0)))
+        deleted = [i for i in gone if self._unchanged(i, before.get(i, 0))]
+        self._registry.forget(deleted)
+        self._states.forget(deleted)
 
     def _unchanged(self, agent_id: str, epoch: int) -> bool:
         """Whether no client has connected as this agent since it had this epoch."""
@@ -137,12 +152,23 @@ class SessionStateService:
 
     async def agents(self, session: str = "") -> list[AgentView]:
         """The agents of one session, or all, as they are now."""
-        waiting = await self._authorization.waiting()
+        waiting = await self._waiting.waiting()
         return [self._view(agent, waiting) for agent in self._registry.all(session)]
 
     async def agent(self, given: str) -> AgentView:
         """One agent as it is now."""
-        return self._view(self._registry.find(given), await self._authorization.waiting())
+        return self._view(self._registry.find(given), await self._waiting.waiting())
+
+    def explain(self, agent: Agent) -> Explanation:
+        """Why an agent is shown as it is, and what would change it."""
+        rule, would_change = self._states.explain(agent.id)
+        return Explanation(
+            evidence=tuple(self._states.evidence(agent.id)),
+            state_rule=rule,
+            liveness_rule=self._heartbeat.explain(agent),
+            supervision=tuple(self._supervisor.explain(agent)),
+            would_change=tuple(would_change),
+        )
 
     async def watch_agents(self, session: str) -> AsyncIterator[tuple[AgentView, Event | None]]:
         """Every agent once, then each that changes."""
@@ -152,7 +178,7 @@ class SessionStateService:
             async for event in changes:
                 agent = self._registry.get(event.agent)
                 if agent is not None:
-                    yield self._view(agent, await self._authorization.waiting()), event
+                    yield self._view(agent, await self._waiting.waiting()), event
 
     async def _changed(self, event: Event) -> SessionView:
         try:
@@ -162,8 +188,19 @@ class SessionStateService:
 
     def _view(self, agent: Agent, waiting: dict[str, WaitingFor]) -> AgentView:
         connection = self._heartbeat.connection(agent.id)
-        shown = replace(agent, last_check_in_at=self._heartbeat.last_check_in(agent))
-        return AgentView(shown, connection.foreground if connection else "", waiting.get(agent.id))
+        shown = replace(
+            agent,
+            last_check_in_at=self._heartbeat.last_check_in(agent),
+            credential=self._credit.credential_of(agent),
+        )
+        return AgentView(
+            shown,
+            connection.foreground if connection else "",
+            waiting.get(agent.id),
+            self._states.status(agent.id),
+            self._operations.current(agent.id),
+            self._credit.held_until(agent),
+        )
 
 
 def _concerns(session: str) -> Callable[[Event], bool]:

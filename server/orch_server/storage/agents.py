@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from orch_server.core.agent import Agent
+from orch_server.core.errors import StaleEpoch
 from orch_server.core.identity import Incarnation
 from orch_server.core.lease import stale_epoch
 from orch_server.storage import sessions
@@ -68,6 +69,11 @@ def move_open_work(tx: Transaction, old: str, new: str) -> None:
     tx.execute(
         "update authorization set agent_id = ? where agent_id = ? and state = 'PENDING'", (new, old)
     )
+    for who in ("agent_id", "holder_id"):
+        tx.execute(
+            f"update dependency set {who} = ? where {who} = ? and ended_at is null",  # noqa: S608
+            (new, old),
+        )
 
 
 def check_epoch(tx: Transaction, agent_id: str, epoch: int) -> tuple[str, bool]:
@@ -81,6 +87,19 @@ def check_epoch(tx: Transaction, agent_id: str, epoch: int) -> tuple[str, bool]:
     return rows[0][1], bool(rows[0][2])
 
 
+def check_pane(tx: Transaction, agent: Agent) -> None:
+    """Raises StaleEpoch unless the agent lives in this pane; in the transaction of a write."""
+    at = agent.incarnation or Incarnation("", "", 0, 0, "")
+    sql = """select 1 from agent where id = ? and host = ? and tmux_socket = ?
+        and tmux_server_pid = ? and tmux_server_started = ? and pane = ?"""
+    where = (agent.id, at.host, at.socket, at.server_pid, at.started, at.pane)
+    if not tx.execute(sql, where):
+        raise StaleEpoch(
+            f"Pane {at.pane or 'none'} is not the pane of {agent.address} any more; what its hook"
+            " says does not count."
+        )
+
+
 def set_do_not_disturb(tx: Transaction, agents: list[Agent], on: bool, actor: str) -> None:
     """Writes that the agents' deliveries are held back, or not any more."""
     for agent in agents:
@@ -90,7 +109,8 @@ def set_do_not_disturb(tx: Transaction, agents: list[Agent], on: bool, actor: st
 
 
 def note_hook(tx: Transaction, agent: Agent, event: str) -> None:
-    """Records what an agent's own hook has seen."""
+    """Records what an agent's own hook has seen. Raises StaleEpoch when its pane is another's."""
+    check_pane(tx, agent)
     tx.emit(
         "agent.hook",
         agent.id,
@@ -122,6 +142,7 @@ def _fields(agent: Agent) -> dict[str, object]:
         "created_at": agent.created_at,
         "do_not_disturb": agent.do_not_disturb,
         "courier": agent.courier,
+        "credential": agent.credential,
     }
 
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import NamedTuple
 
+from orch_server.core.alert import NewAlert, Severity
 from orch_server.core.delivery import (
     CLAIM_PATIENCE,
     NOT_NOW,
@@ -33,7 +34,7 @@ from orch_server.core.delivery import (
 from orch_server.core.errors import NotFound
 from orch_server.core.identity import Incarnation
 from orch_server.core.text import one_line
-from orch_server.storage import agents
+from orch_server.storage import agents, alerts
 from orch_server.storage.lookup import new_id
 from orch_server.storage.store import Transaction
 from orch_server.storage.tables import from_micros, from_span, micros, span
@@ -355,9 +356,21 @@ def _refuse(
     same_wait = report.reason in NOT_NOW and report.reason is was.reason
     if new is DeliveryState.DEAD:
         tell(tx, owned, "delivery.dead", report.detail)
+        _alert(tx, owned, report.detail)
     elif not same_wait:
         tell(tx, owned, "delivery.refused", report.detail)
     return new
+
+
+def _alert(tx: Transaction, owned: Owned, detail: str) -> None:
+    """A text became a dead letter: nobody will ever type it by himself."""
+    role = tx.execute("select role from agent where id = ?", (owned.agent_id,))[0][0]
+    whose = f"{owned.session}:{role}"
+    text = (
+        f"Delivery {owned.id} for {whose} is a dead letter: {detail}"
+        f" - 'orch-client delivery redrive {owned.id}' sends it again."
+    )
+    alerts.raise_alert(tx, NewAlert(Severity.WARNING, "dead-letter", whose, text, owned.session))
 
 
 def _known(tx: Transaction, delivery_id: str) -> tuple[Owned, DeliveryState]:

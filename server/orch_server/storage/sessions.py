@@ -13,11 +13,18 @@ from orch_server.storage.database import Database
 from orch_server.storage.store import Transaction
 from orch_server.storage.tables import AgentRow, SessionRow
 
+_OF_AGENTS = ("agent_status", "operation", "nudge", "nudge_count", "escalation", "dependency")
+
 
 def find(db: Database, name: str) -> Session | None:
     """The session with this name, or None."""
     row = SessionRow.select().where(SessionRow.name == name).first(db)
     return None if row is None else Session(**row.fields())
+
+
+def all_sessions(db: Database) -> list[Session]:
+    """Every session."""
+    return [Session(**row.fields()) for row in SessionRow.select().execute(db)]
 
 
 def get(db: Database, name: str) -> Session:
@@ -71,6 +78,10 @@ def delete(tx: Transaction, name: str, actor: str) -> list[str]:
     tx.execute(f"delete from task where {mine}", (name,))  # noqa: S608 - a constant
     tx.execute(f"delete from delivery where {mine}", (name,))  # noqa: S608
     tx.execute(f"delete from authorization where {mine}", (name,))  # noqa: S608
+    for table in _OF_AGENTS:
+        tx.execute(f"delete from {table} where {mine}", (name,))  # noqa: S608
+    holder = "holder_id in (select id from agent where session = ?)"
+    tx.execute(f"delete from dependency where {holder}", (name,))  # noqa: S608
     tx.execute("delete from agent where session = ?", (name,))
     tx.execute("delete from session where name = ?", (name,))
     tx.emit("session.deleted", name, session=name, actor=actor)

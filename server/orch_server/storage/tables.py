@@ -15,10 +15,13 @@ from peewee import AutoField, BigIntegerField, BooleanField, IntegerField, Model
 from playhouse.fields import EnumFieldMixin
 
 from orch_server.core.agent import Liveness
+from orch_server.core.agent_state import AgentState, EvidenceSource
+from orch_server.core.alert import Severity
 from orch_server.core.authorization import AuthorizationState
 from orch_server.core.delivery import DeliveryMode, DeliveryState, RefusalReason
 from orch_server.core.schedule import TaskState
 from orch_server.core.session import Completion, Phase, Plan
+from orch_server.core.supervision import Matter, NotSent, NudgeReason
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
@@ -138,6 +141,7 @@ class AgentRow(Row):
     created_at = TimeField()
     do_not_disturb = BooleanField()
     courier = BooleanField()
+    credential = TextField()
 
     class Meta:
         table_name = "agent"
@@ -225,4 +229,148 @@ class AuthorizationRow(Row):
         table_name = "authorization"
 
 
-MODELS = (StoreRow, EventRow, SessionRow, AgentRow, DeliveryRow, TaskRow, AuthorizationRow)
+class AgentStatusRow(Row):
+    """What an agent does, and the evidence that told it."""
+
+    agent_id = TextField(unique=True)
+    state = WordField(AgentState)
+    changed_at = TimeField()
+    source = WordField(EvidenceSource)
+    rule = TextField()
+    detail = TextField()
+    began_at = TimeField()
+    observed_at = TimeField()
+    reset_at = TimeField(null=True)
+
+    class Meta:
+        table_name = "agent_status"
+
+
+class OperationRow(Row):
+    """A long operation that an agent has announced."""
+
+    agent_id = TextField(unique=True)
+    reason = TextField()
+    began_at = TimeField()
+    ends_at = TimeField()
+
+    class Meta:
+        table_name = "operation"
+
+
+class CreditHoldRow(Row):
+    """An account that is, or was, limited."""
+
+    credential = TextField(unique=True)
+    began_at = TimeField()
+    ends_at = TimeField()
+    reset_known = BooleanField()
+    attempts = IntegerField()
+    source = TextField()
+    detail = TextField()
+    manual = BooleanField()
+    released_at = TimeField(null=True)
+
+    class Meta:
+        table_name = "credit_hold"
+
+
+class NudgeRow(Row):
+    """A text that woke an idle agent."""
+
+    id = TextField(unique=True)
+    agent_id = TextField()
+    reason = WordField(NudgeReason)
+    delivery_id = TextField()
+    created_at = TimeField()
+    false_alarm = BooleanField()
+
+    class Meta:
+        table_name = "nudge"
+
+
+class NudgeCountRow(Row):
+    """How often a nudge for an agent was due within an hour, which it begins, and not sent."""
+
+    hour = TimeField()
+    agent_id = TextField()
+    reason = WordField(NotSent)
+    count = IntegerField()
+
+    class Meta:
+        table_name = "nudge_count"
+
+
+class EscalationRow(Row):
+    """A matter that is taken from level to level."""
+
+    id = TextField(unique=True)
+    agent_id = TextField()
+    matter = WordField(Matter)
+    level = IntegerField()
+    created_at = TimeField()
+    next_at = TimeField(null=True)
+    ended_at = TimeField(null=True)
+    detail = TextField()
+
+    class Meta:
+        table_name = "escalation"
+
+
+class DependencyRow(Row):
+    """A declared wait of one agent, `agent_id`, for another, `holder_id`. `outcome` is "" while it
+    is open, then "REMOVED" or "EXPIRED"."""
+
+    id = TextField(unique=True)
+    agent_id = TextField()
+    holder_id = TextField()
+    reason = TextField()
+    priority = IntegerField()
+    created_at = TimeField()
+    deadline_at = TimeField()
+    ended_at = TimeField(null=True)
+    outcome = TextField()
+    request_id = TextField(null=True, unique=True)
+
+    class Meta:
+        table_name = "dependency"
+
+
+class AlertRow(Row):
+    """Something that a person should hear of. `webhook_next_at` is None when the webhook is not to
+    be tried (any more)."""
+
+    id = TextField(unique=True)
+    severity = WordField(Severity)
+    kind = TextField()
+    subject = TextField()
+    session = TextField()
+    text = TextField()
+    created_at = TimeField()
+    suppressed = IntegerField()
+    webhook_at = TimeField(null=True)
+    webhook_error = TextField()
+    webhook_attempts = IntegerField()
+    webhook_next_at = TimeField(null=True)
+
+    class Meta:
+        table_name = "alert"
+
+
+MODELS = (
+    StoreRow,
+    EventRow,
+    SessionRow,
+    AgentRow,
+    DeliveryRow,
+    TaskRow,
+    AuthorizationRow,
+    AgentStatusRow,
+    OperationRow,
+    CreditHoldRow,
+    NudgeRow,
+    NudgeCountRow,
+    EscalationRow,
+    DependencyRow,
+    AlertRow,
+)

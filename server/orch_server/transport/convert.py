@@ -17,14 +17,28 @@ from orch.v1 import (
     scheduler_pb2,
     session_state_pb2,
 )
-from orch_server.core.agent import AgentView, WaitingFor, check_kind
+from orch_server.core.agent import AgentView, WaitingFor, check_credential, check_kind
+from orch_server.core.agent_state import (
+    MAX_DETAIL,
+    MAX_RULE,
+    AgentState,
+    Evidence,
+    EvidenceSource,
+    Exit,
+    Explanation,
+    HookReport,
+    Observation,
+    Operation,
+)
 from orch_server.core.authorization import Authorization, AuthorizationPriority, AuthorizationState
 from orch_server.core.delivery import DeliveryState
 from orch_server.core.errors import InvalidInput
+from orch_server.core.fusion import TELLS
 from orch_server.core.identity import Incarnation
 from orch_server.core.schedule import Task, TaskState
 from orch_server.core.session import Completion, Phase, Plan, Session
-from orch_server.services.heartbeat import Introduction
+from orch_server.core.text import one_line
+from orch_server.services.binding import Introduction
 from orch_server.services.session_state import SessionView
 
 E = TypeVar("E", bound=StrEnum)
@@ -103,12 +117,86 @@ def waiting_for(waiting: WaitingFor | None) -> agent_pb2.WaitingFor | None:
         authorization_id=waiting.authorization_id,
         since=timestamp(waiting.since),
         deadline=timestamp(waiting.deadline),
+        dependency_id=waiting.dependency_id,
     )
+
+
+def evidence(told: Evidence | None) -> agent_pb2.Evidence | None:
+    """What told an agent's state."""
+    if told is None:
+        return None
+    return agent_pb2.Evidence(
+        source=agent_pb2.EvidenceSource.Value(f"EVIDENCE_SOURCE_{told.source or 'UNSPECIFIED'}"),
+        state=agent_pb2.AgentState.Value(f"AGENT_STATE_{told.state}"),
+        rule=told.rule,
+        detail=told.detail[:MAX_DETAIL],
+        begin_time=timestamp(told.began_at),
+        observe_time=timestamp(told.observed_at),
+        reset_time=timestamp(told.reset_at),
+    )
+
+
+def operation(given: Operation | None) -> agent_pb2.Operation | None:
+    """A long operation."""
+    if given is None:
+        return None
+    return agent_pb2.Operation(
+        reason=given.reason,
+        begin_time=timestamp(given.began_at),
+        end_time=timestamp(given.ends_at),
+    )
+
+
+def explanation(given: Explanation) -> heartbeat_pb2.Explanation:
+    """Why an agent is shown as it is."""
+    return heartbeat_pb2.Explanation(
+        evidence=[one for told in given.evidence if (one := evidence(told)) is not None],
+        state_rule=given.state_rule,
+        liveness_rule=given.liveness_rule,
+        supervision=given.supervision,
+        would_change=given.would_change,
+    )
+
+
+def observation(given: heartbeat_pb2.Observation) -> Observation:
+    """What a client saw. Raises InvalidInput when source or state make no sense."""
+    field = "beat.observation"
+    sources, states = agent_pb2.EvidenceSource, agent_pb2.AgentState
+    source = word(sources, "EVIDENCE_SOURCE_", given.source, EvidenceSource, f"{field}.source")
+    if source is None or source not in TELLS:
+        raise InvalidInput(f"{field}.source", "A client sees by SCREEN or PROCESS; use one.")
+    state = word(states, "AGENT_STATE_", given.state, AgentState, f"{field}.state")
+    if state is None or state not in TELLS[source]:
+        known = ", ".join(sorted(TELLS[source]))
+        raise InvalidInput(f"{field}.state", f"What a {source} may tell is: {known}.")
+    rule = one_line(given.rule, MAX_RULE)
+    return Observation(source, state, rule, one_line(given.detail, MAX_DETAIL))
+
+
+def hook_report(given: heartbeat_pb2.ReportHookEventRequest) -> HookReport:
+    """What an agent's own hook saw."""
+    return HookReport(
+        event=given.event,
+        agent_session_id=given.agent_session_id,
+        detail=given.detail,
+        message=given.message,
+        continues=given.continues,
+    )
+
+
+def agent_exit(given: heartbeat_pb2.AgentExit) -> Exit:
+    """How an agent has ended. Raises InvalidInput when the numbers make no sense."""
+    if not 0 <= given.status <= 255 or not 0 <= given.signal <= 64:
+        raise InvalidInput("exit", "An exit has a status from 0 to 255 or a signal from 1 to 64.")
+    again = None
+    if given.HasField("restart_after"):
+        again = to_timedelta("exit.restart_after", given.restart_after)
+    return Exit(given.status, given.signal, again, given.gave_up)
 
 
 def agent(view: AgentView) -> agent_pb2.Agent:
     """An agent for the API."""
-    known = view.agent
+    known, status = view.agent, view.status
     return agent_pb2.Agent(
         id=known.id,
         session=known.session,
@@ -124,6 +212,12 @@ def agent(view: AgentView) -> agent_pb2.Agent:
         foreground_program=view.foreground_program,
         do_not_disturb=known.do_not_disturb,
         served_by_courier=known.courier,
+        state=agent_pb2.AgentState.Value(f"AGENT_STATE_{status.state if status else 'UNKNOWN'}"),
+        state_change_time=timestamp(status.changed_at) if status else None,
+        evidence=evidence(status.evidence) if status else None,
+        operation=operation(view.operation),
+        credential=known.credential,
+        hold_end_time=timestamp(view.held_until),
     )
 
 
@@ -149,6 +243,8 @@ def introduction(hello: heartbeat_pb2.Hello) -> Introduction:
         take_over=hello.take_over,
         passphrase=hello.passphrase,
         courier=hello.courier,
+        client_id=one_line(hello.client_id, 64),
+        credential=check_credential("hello.credential", hello.credential),
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import AsyncIterator, Coroutine
 from datetime import timedelta
@@ -15,10 +16,13 @@ from orch.v1.heartbeat_pb2_grpc import HeartbeatServiceServicer
 from orch_server import __version__
 from orch_server.core.agent import Agent, Liveness
 from orch_server.core.delivery import Offer
-from orch_server.core.errors import InvalidInput, OrchError, Unavailable
+from orch_server.core.errors import InvalidInput, OrchError, StoreUnavailable, Unavailable
+from orch_server.core.pace import Pace
+from orch_server.services.agent_state import AgentStates
 from orch_server.services.heartbeat import Connection, Draining, HeartbeatService, Push, Replaced
 from orch_server.services.hooks import HookService
 from orch_server.services.mailbox import Mailbox
+from orch_server.services.operations import OperationService
 from orch_server.services.session_state import SessionStateService
 from orch_server.transport import convert, convert_delivery, paging
 from orch_server.transport.guard import Undecodable, caller, undecodable
@@ -30,6 +34,8 @@ logger = logging.getLogger(__name__)
 
 _HELLO_DEADLINE = 10.0
 _PUSH_DEADLINE = 10.0
+_LAST_WRITE = 1.0
+_NO_TIME, _LONGEST_QUIET = timedelta(0), timedelta(days=365)
 _LEAVING = {
     pb.GOODBYE_REASON_PANE_ENDED: Liveness.ENDED,
     pb.GOODBYE_REASON_CLIENT_STOPPED: Liveness.UNMANAGED,
@@ -46,22 +52,26 @@ class HeartbeatServicer(HeartbeatServiceServicer):
         mailbox: Mailbox,
         state: SessionStateService,
         hooks: HookService,
+        states: AgentStates,
+        operations: OperationService,
     ) -> None:
         self._heartbeat = heartbeat
         self._mailbox = mailbox
         self._state = state
         self._hooks = hooks
+        self._states = states
+        self._operations = operations
         self._aftermath: set[asyncio.Task[None]] = set()
 
     async def Connect(  # type: ignore[override]  # grpc.aio also takes read/write style
         self, request_iterator: AsyncIterator[pb.ConnectRequest], context: Context
     ) -> None:
         """Serves one client until its stream ends."""
-        stream = _Stream(self._heartbeat, self._mailbox, context)
+        stream = _Stream(self._heartbeat, self._mailbox, self._states, context)
         try:
             await stream.serve()
         except asyncio.CancelledError:
-            if stream.ending is None:
+            if stream.ending is None or stream.stuck:  # after a stuck write no status can be sent
                 raise
             stream.task.uncancel()
             raise stream.ending from None
@@ -79,7 +89,9 @@ class HeartbeatServicer(HeartbeatServiceServicer):
         )
 
     async def GetAgent(self, request: pb.GetAgentRequest, context: Any) -> pb.GetAgentResponse:
-        return pb.GetAgentResponse(agent=convert.agent(await self._state.agent(request.agent)))
+        view = await self._state.agent(request.agent)
+        explanation = convert.explanation(self._state.explain(view.agent))
+        return pb.GetAgentResponse(agent=convert.agent(view), explanation=explanation)
 
     async def WatchAgents(
         self, request: pb.WatchAgentsRequest, context: Any
@@ -94,8 +106,17 @@ class HeartbeatServicer(HeartbeatServiceServicer):
     async def ReportHookEvent(
         self, request: pb.ReportHookEventRequest, context: Any
     ) -> pb.ReportHookEventResponse:
-        await self._hooks.report(caller(), request.event, request.agent_session_id)
+        await self._hooks.report(caller(), convert.hook_report(request))
         return pb.ReportHookEventResponse()
+
+    async def ExtendOperation(
+        self, request: pb.ExtendOperationRequest, context: Any
+    ) -> pb.ExtendOperationResponse:
+        length = convert.to_timedelta("duration", request.duration)
+        operation, left = await self._operations.extend(caller(), length, request.reason)
+        return pb.ExtendOperationResponse(
+            operation=convert.operation(operation), left=convert.duration(left)
+        )
 
     def _after(self, work: Coroutine[Any, Any, None]) -> None:
         """Runs what must be done although the call itself is being cancelled."""
@@ -112,9 +133,16 @@ class HeartbeatServicer(HeartbeatServiceServicer):
 class _Stream:
     """One open stream: reads frames, writes answers and what the server has to say."""
 
-    def __init__(self, heartbeat: HeartbeatService, mailbox: Mailbox, context: Context) -> None:
+    def __init__(
+        self,
+        heartbeat: HeartbeatService,
+        mailbox: Mailbox,
+        states: AgentStates,
+        context: Context,
+    ) -> None:
         self._heartbeat = heartbeat
         self._mailbox = mailbox
+        self._states = states
         self._context = context
         self._lock = asyncio.Lock()
         task = asyncio.current_task()
@@ -122,6 +150,8 @@ class _Stream:
         self.task = task
         self.connection: Connection | None = None
         self.ending: OrchError | None = None
+        self.stuck = False  # something is being written
+        self._last: asyncio.TimerHandle | None = None
 
     async def serve(self) -> None:
         """Introduces the client, then serves its frames until it ends the stream."""
@@ -131,7 +161,7 @@ class _Stream:
                 caller(), convert.introduction(hello), self._push, self._close
             )
             self.connection = connection
-            await self._context.write(self._welcome(agent))
+            await self._write(self._welcome(agent, connection.told))
         self._mailbox.wake(agent.id)
         await self._frames(connection)
 
@@ -146,7 +176,7 @@ class _Stream:
         return first.hello
 
     async def _frames(self, connection: Connection) -> None:
-        read, write, lock = self._context.read, self._context.write, self._lock
+        read = self._context.read
         while True:
             frame: Any = await read()
             if isinstance(frame, Undecodable):
@@ -155,16 +185,32 @@ class _Stream:
                 return
             kind = frame.WhichOneof("frame")
             if kind == "beat":
-                self._heartbeat.beat(connection, frame.beat.foreground_program)
-                answer = pb.ConnectResponse(ack=pb.Ack(sequence=frame.beat.sequence))
-                async with lock:
-                    await write(answer)
+                await self._beat(connection, frame.beat)
             elif kind == "goodbye":
                 liveness = _LEAVING.get(frame.goodbye.reason, Liveness.UNMANAGED)
                 await self._heartbeat.left(connection, liveness)
                 return
             else:
                 await self._courier_says(connection, frame)
+
+    async def _beat(self, connection: Connection, beat: pb.Beat) -> None:
+        """Answers a beat, then takes what the client saw: the answer waits for no disk."""
+        sequence = beat.sequence
+        pace = self._heartbeat.beat(connection, sequence, beat.foreground_program)
+        seen = convert.observation(beat.observation) if beat.HasField("observation") else None
+        quiet = convert.to_timedelta("beat.quiet", beat.quiet) if beat.HasField("quiet") else None
+        answer = pb.ConnectResponse(ack=pb.Ack(sequence=sequence))
+        if pace is not None:
+            answer.ack.beat_interval.FromTimedelta(timedelta(seconds=pace.beat))
+            answer.ack.lease.FromTimedelta(timedelta(seconds=pace.lease))
+        async with self._lock:
+            await self._write(answer)
+        if quiet is not None and not _NO_TIME <= quiet <= _LONGEST_QUIET:
+            raise InvalidInput("beat.quiet", "The quiet is no time from 0 s to a year.")
+        written = self._states.observed(connection.agent_id, connection.epoch, seen, quiet)
+        if written is not None:
+            with contextlib.suppress(StoreUnavailable):  # said again by the next beat
+                await written
 
     async def _courier_says(self, connection: Connection, frame: pb.ConnectRequest) -> None:
         """A frame about deliveries. `ready` and `reply` count for the stream that they come on:
@@ -173,15 +219,20 @@ class _Stream:
         if kind == "report":
             await self._report(connection, frame)
         elif kind == "ready":
-            self._heartbeat.beat(connection, connection.foreground)
+            self._heartbeat.sign_of_life(connection)
             await self._mailbox.ready(connection.agent_id, connection.epoch)
         elif kind == "reply":
-            self._heartbeat.beat(connection, connection.foreground)
+            self._heartbeat.sign_of_life(connection)
             reply = convert_delivery.reply(frame.reply)
             await self._mailbox.reply(connection.agent_id, connection.epoch, reply)
+        elif kind == "exit":
+            self._heartbeat.sign_of_life(connection)
+            ended = convert.agent_exit(frame.exit)
+            await self._states.exited(connection.agent_id, connection.epoch, ended)
         else:
             raise InvalidInput(
-                "frame", "After the hello come beats, reports, ready, replies and a goodbye."
+                "frame",
+                "After the hello come beats, reports, ready, replies, exits and a goodbye.",
             )
 
     async def _report(self, connection: Connection, frame: pb.ConnectRequest) -> None:
@@ -190,10 +241,9 @@ class _Stream:
         await self._mailbox.report(connection.agent_id, report)
         answer = pb.ReportAck(delivery_id=report.delivery_id, sequence=report.sequence)
         async with self._lock:
-            await self._context.write(pb.ConnectResponse(report_ack=answer))
+            await self._write(pb.ConnectResponse(report_ack=answer))
 
-    def _welcome(self, agent: Agent) -> pb.ConnectResponse:
-        pace = self._heartbeat.pace
+    def _welcome(self, agent: Agent, pace: Pace) -> pb.ConnectResponse:
         return pb.ConnectResponse(
             welcome=pb.Welcome(
                 agent_id=agent.id,
@@ -210,15 +260,29 @@ class _Stream:
         """Writes what the server has to say. Raises Unavailable when the client is gone."""
         try:
             async with asyncio.timeout(_PUSH_DEADLINE), self._lock:
-                await self._context.write(_frame(push))
+                await self._write(_frame(push))
         except (TimeoutError, grpc.RpcError, grpc.aio.UsageError, asyncio.InvalidStateError) as exc:
             raise Unavailable("The client takes nothing any more.") from exc
 
+    async def _write(self, frame: pb.ConnectResponse) -> None:
+        """Writes one frame; who calls this holds the lock. A client that reads nothing makes the
+        write wait, and when that is given up nothing can be written any more."""
+        self.stuck = True
+        await self._context.write(frame)
+        self.stuck = False
+        if self._last is not None:
+            self._last.cancel()
+            self.task.cancel()
+
     def _close(self, error: OrchError) -> None:
-        """Ends the call with this error, wherever it waits."""
+        """Ends the call with this error, wherever it waits; what is being written is let finish."""
         if self.ending is None and not self.task.done():
             self.ending = error
-            self.task.cancel()
+            if self.stuck:
+                loop = asyncio.get_running_loop()
+                self._last = loop.call_later(_LAST_WRITE, self.task.cancel)
+            else:
+                self.task.cancel()
 
 
 def _frame(push: Push) -> pb.ConnectResponse:

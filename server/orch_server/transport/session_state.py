@@ -9,16 +9,18 @@ from orch.v1 import session_state_pb2 as pb
 from orch.v1.session_state_pb2_grpc import SessionStateServiceServicer
 from orch_server.core.clock import Clock
 from orch_server.services.session_state import SessionStateService
-from orch_server.transport import convert
+from orch_server.services.waiting import WaitingService
+from orch_server.transport import convert, convert_waiting
 from orch_server.transport.guard import caller
 
 
 class SessionStateServicer(SessionStateServiceServicer):
     """Converts, calls, converts back."""
 
-    def __init__(self, state: SessionStateService, clock: Clock) -> None:
+    def __init__(self, state: SessionStateService, clock: Clock, waiting: WaitingService) -> None:
         self._state = state
         self._clock = clock
+        self._waiting = waiting
 
     async def CreateSession(
         self, request: pb.CreateSessionRequest, context: Any
@@ -63,3 +65,27 @@ class SessionStateServicer(SessionStateServiceServicer):
                 deleted=view.session is None,
                 event_number=view.event,
             )
+
+    async def AddDependency(
+        self, request: pb.AddDependencyRequest, context: Any
+    ) -> pb.AddDependencyResponse:
+        timeout = convert.to_timedelta("timeout", request.timeout)
+        added = await self._waiting.add(
+            caller(), request.target, request.reason, timeout, request.request_id
+        )
+        return pb.AddDependencyResponse(wait=convert_waiting.wait(added, self._waiting.address))
+
+    async def RemoveDependency(
+        self, request: pb.RemoveDependencyRequest, context: Any
+    ) -> pb.RemoveDependencyResponse:
+        await self._waiting.remove(caller(), request.id)
+        return pb.RemoveDependencyResponse()
+
+    async def ListWaiting(
+        self, request: pb.ListWaitingRequest, context: Any
+    ) -> pb.ListWaitingResponse:
+        waits, cycles = await self._waiting.graph(request.session)
+        return pb.ListWaitingResponse(
+            waits=[convert_waiting.wait(wait, self._waiting.address) for wait in waits],
+            cycles=[pb.WaitCycle(wait_ids=cycle) for cycle in cycles],
+        )

@@ -1,0 +1,270 @@
+"""Credit: holds everything for the agents of an account that has met its usage limit, and lets them
+go one after the other when it is over.
+
+A reset that was said, and the end that a person set, are times of the wall clock; guesses and the
+distance between two agents are measured by the monotonic one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from math import inf
+
+from orch_server.core.agent import Agent
+from orch_server.core.agent_state import AgentState, Status
+from orch_server.core.clock import Clock
+from orch_server.core.credit import MAX_HOLD, STAGGER, TOO_EARLY, CreditHold, limited
+from orch_server.core.errors import InvalidInput, NotFound, OrchError
+from orch_server.core.text import printable
+from orch_server.services.agent_state import AgentStates
+from orch_server.services.agents import AgentRegistry
+from orch_server.storage import credit as table
+from orch_server.storage.store import Store, Transaction
+
+logger = logging.getLogger(__name__)
+
+#: The places of the agents of an account that is held are found out anew after so long.
+_PLACES_HOLD = 1.0
+#: A hold whose end has come is let go by the loop; until then nobody asks more often than this.
+_SOON = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class _Places:
+    """The places of an account's agents, by id, in the order in which they are let go."""
+
+    of: dict[str, int]
+    made: float
+
+
+class CreditService:
+    """Knows which accounts are limited. All changes go to the store."""
+
+    def __init__(
+        self,
+        store: Store,
+        registry: AgentRegistry,
+        states: AgentStates,
+        wake_agent: Callable[[str], None],
+        clock: Clock,
+    ) -> None:
+        self._store = store
+        self._registry = registry
+        self._states = states
+        self._wake_agent = wake_agent
+        self._clock = clock
+        self._holds: dict[str, CreditHold] = {}
+        self._guessed: dict[str, float] = {}  # the monotonic ends that are guesses
+        self._released: dict[str, float] = {}  # when accounts were let go, monotonic
+        self._places: dict[str, _Places] = {}
+        self._writes: set[asyncio.Task[None]] = set()
+        self._ran_at = -inf
+        self.changed = asyncio.Event()
+
+    async def load(self) -> None:
+        """Reads what was held; once, at the start."""
+        self._holds = await self._store.read(table.load_all)
+        now, monotonic = self._clock.now(), self._clock.monotonic()
+        for credential, hold in self._holds.items():
+            if hold.released_at is not None:
+                ago = max(0.0, (now - hold.released_at).total_seconds())
+                self._released[credential] = monotonic - ago
+            elif not hold.reset_known:
+                self._guessed[credential] = monotonic + (hold.ends_at - now).total_seconds()
+
+    # ---- what is held ----
+
+    def credential_of(self, agent: Agent) -> str:
+        """The account of an agent: what its client said, else its kind and host; "" when neither
+        is known."""
+        if agent.credential:
+            return agent.credential
+        host = agent.incarnation.host if agent.incarnation else ""
+        return f"{agent.kind}@{host}" if agent.kind and host else ""
+
+    def agents_of(self, credential: str) -> list[Agent]:
+        """The agents of an account, in the order in which they are let go."""
+        if not credential:
+            return []
+        mine = (a for a in self._registry.all() if self.credential_of(a) == credential)
+        return sorted(mine, key=lambda a: a.id)
+
+    def held_until(self, agent: Agent) -> datetime | None:
+        """Until when deliveries for the agent are held; None when they are not."""
+        hold = self._holds.get(self.credential_of(agent))
+        if hold is None:
+            return None
+        released = hold.released_at is not None
+        left = self._left(hold) + self._place(hold, agent.id) * STAGGER.total_seconds()
+        if released and left <= 0:
+            return None
+        return self._clock.now() + timedelta(seconds=left if released else max(left, _SOON))
+
+    def held(self) -> list[tuple[CreditHold, list[Agent]]]:
+        """The accounts that are held, by name, each with its agents."""
+        held = (h for h in self._holds.values() if h.released_at is None)
+        return [(h, self.agents_of(h.credential)) for h in sorted(held, key=lambda h: h.credential)]
+
+    # ---- what changes ----
+
+    async def hold(self, actor: str, name: str, ends_at: datetime) -> CreditHold:
+        """Holds an account, or that of an agent, by hand. Raises InvalidInput for a time that makes
+        no sense, and NotFound."""
+        now = self._clock.now()
+        if not now < ends_at <= now + MAX_HOLD:
+            raise InvalidInput(
+                "end_time", "The end of the hold is out of range; use a time in the next 31 days."
+            )
+        known = self._named(name)
+        hold = CreditHold(known, now, ends_at, True, 0, actor, "held by hand", manual=True)
+        await self._store.write(lambda tx: table.save(tx, hold, actor))
+        self._begin(hold)
+        return hold
+
+    async def release(self, actor: str, name: str) -> None:
+        """Lets an account go by hand. Raises NotFound when it is not held."""
+        known = self._named(name)
+        hold = self._holds.get(known)
+        if hold is None or hold.released_at is not None:
+            held = ", ".join(h.credential for h, _ in self.held()) or "none"
+            raise NotFound(f"The account '{printable(known)}' is not held; held are: {held}.")
+        await self._let_go(hold, actor)
+
+    def state_changed(self, agent: Agent, old: Status, new: Status) -> None:
+        """An agent's state changed: a limit holds its account."""
+        credential, told = self.credential_of(agent), new.evidence
+        if not credential or told is None or new.state is not AgentState.USAGE_LIMITED:
+            return
+        before = self._holds.get(credential)
+        since = self._clock.monotonic() - self._released.get(credential, -inf)
+        hold = limited(
+            credential,
+            before,
+            told.reset_at,
+            agent.address,
+            told.detail or told.rule,
+            self._clock.now(),
+            since < TOO_EARLY.total_seconds(),
+        )
+        if hold is None:
+            return
+        new_one = before is None or before.released_at is not None
+        self._begin(hold)
+        self._write(lambda tx: _save(tx, hold, agent.address, tell=new_one))
+
+    async def run_due(self) -> datetime | None:
+        """Lets go what is due, and wakes the agents whose turn has come. Returns when to be called
+        again, None when nothing is held."""
+        now, since = self._clock.monotonic(), self._ran_at
+        coming: list[float] = []
+        for hold in list(self._holds.values()):
+            if hold.released_at is None and self._left(hold) <= 0:
+                await self._let_go(hold, "")
+        for hold in self._holds.values():
+            if hold.released_at is None:
+                coming.append(self._left(hold))
+            else:
+                coming += self._wake_those(hold, since, now)
+        self._ran_at = now
+        return self._clock.now() + timedelta(seconds=min(coming)) if coming else None
+
+    def _wake_those(self, hold: CreditHold, since: float, now: float) -> list[float]:
+        """Wakes the agents that were let go since then; returns in how long the others are."""
+        released, step = self._released[hold.credential], STAGGER.total_seconds()
+        places = self._places.get(hold.credential)
+        last = released + len(places.of) * step if places is not None else released
+        if last < since:
+            return []
+        coming = []
+        for agent in self.agents_of(hold.credential):
+            at = released + self._place(hold, agent.id) * step
+            if at > now:
+                coming.append(at - now)
+            elif at >= since:
+                self._wake_agent(agent.id)
+        return coming
+
+    async def _let_go(self, hold: CreditHold, actor: str) -> None:
+        """The hold is over; its agents go on one after the other."""
+        released = replace(hold, released_at=self._clock.now())
+        await self._store.write(lambda tx: table.save(tx, released, actor))
+        agents = self.agents_of(hold.credential)
+        now = self._clock.monotonic()
+        self._holds[hold.credential], self._released[hold.credential] = released, now
+        self._guessed.pop(hold.credential, None)
+        self._places[hold.credential] = _Places({a.id: k for k, a in enumerate(agents)}, now)
+        self.changed.set()
+        await asyncio.gather(*self._states.forget_limit(a.id for a in agents))
+
+    # ---- parts ----
+
+    def _begin(self, hold: CreditHold) -> None:
+        self._holds[hold.credential] = hold
+        self._guessed.pop(hold.credential, None)
+        self._places.pop(hold.credential, None)
+        if not hold.reset_known:
+            left = (hold.ends_at - self._clock.now()).total_seconds()
+            self._guessed[hold.credential] = self._clock.monotonic() + left
+        self.changed.set()
+
+    def _left(self, hold: CreditHold) -> float:
+        """Seconds until the first agent of the account is let go; negative when it was."""
+        if hold.released_at is not None:
+            return self._released[hold.credential] - self._clock.monotonic()
+        guessed = self._guessed.get(hold.credential)
+        if guessed is not None:
+            return guessed - self._clock.monotonic()
+        return (hold.ends_at - self._clock.now()).total_seconds()
+
+    def _place(self, hold: CreditHold, agent_id: str) -> int:
+        """The agent's place among those of the account. It stands from the release on; one that
+        comes later waits for nobody."""
+        known, now = self._places.get(hold.credential), self._clock.monotonic()
+        old = known is None or known.made + _PLACES_HOLD < now
+        if known is None or (old and hold.released_at is None):
+            places = {a.id: k for k, a in enumerate(self.agents_of(hold.credential))}
+            known = self._places[hold.credential] = _Places(places, now)
+        return known.of.get(agent_id, 0)
+
+    def _named(self, name: str) -> str:
+        """The account with this name, or that of an agent. Raises InvalidInput or NotFound."""
+        if not name:
+            raise InvalidInput("credential", "The account is empty; name it, or an agent of it.")
+        known = {self.credential_of(a) for a in self._registry.all()} | set(self._holds)
+        if name in known - {""}:
+            return name
+        try:
+            agent = self._registry.find(name)
+        except NotFound as exc:
+            names = ", ".join(sorted(known - {""})) or "none"
+            raise NotFound(
+                f"There is no account and no agent '{printable(name)}'; accounts are: {names}."
+            ) from exc
+        found = self.credential_of(agent)
+        if not found:
+            raise InvalidInput(
+                "credential", f"The account of {agent.address} is not known; name one."
+            )
+        return found
+
+    def _write(self, unit: Callable[[Transaction], None]) -> None:
+        task = asyncio.create_task(_stored(self._store.write(unit)))
+        self._writes.add(task)
+        task.add_done_callback(self._writes.discard)
+
+
+async def _stored(writing: Awaitable[None]) -> None:
+    try:
+        await writing
+    except OrchError as exc:
+        logger.warning("hold not stored", extra={"error": exc.message})
+
+
+def _save(tx: Transaction, hold: CreditHold, actor: str, tell: bool) -> None:
+    table.save(tx, hold, actor)
+    if tell:
+        table.tell(tx, hold)

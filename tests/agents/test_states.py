@@ -1,0 +1,194 @@
+"""What the very agents that people run are shown as, through a day of work: by their hooks, by
+their screens, by both."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Callable
+from datetime import datetime
+from typing import Any
+
+import pytest
+
+from tests.agents.cli import KINDS, Setup
+from tests.agents.day import DAY, Step, ask, busy, children, leave, limited
+from tests.agents.desk import Desk
+from tests.agents.model import RESETS_AT, Answer
+from tests.support import hold, liveness, until
+
+pytestmark = pytest.mark.agents
+
+OpenDesk = Callable[..., Desk]
+BEAT = 1.0
+SELDOM = 300.0  # a beat so long that no screen is looked at while the test lasts
+ASKING = 1.0  # what it takes to ask, on a machine that does much else
+NEWCOMER = Setup(trusted=False, shell=True)
+SUBSCRIBED = Setup(account="subscription", shell=True)
+LIMIT = Answer(status=429, resets_at=RESETS_AT)
+
+
+def state(shown: dict[str, Any]) -> str:
+    """The state in one word."""
+    return str(shown.get("state", "")).removeprefix("AGENT_STATE_")
+
+
+def told_by(shown: dict[str, Any]) -> str:
+    """The source of the evidence in one word."""
+    return str(shown["evidence"]["source"]).removeprefix("EVIDENCE_SOURCE_")
+
+
+def becomes(desk: Desk, wanted: str, patience: float = BEAT + ASKING) -> dict[str, Any]:
+    """Waits until the agent is shown in this state; returns all that is shown."""
+    until(lambda: state(desk.shown()) == wanted, f"{desk.kind} to be shown as {wanted}", patience)
+    return desk.shown()
+
+
+def happens(desk: Desk, step: Step) -> None:
+    """Has the step happen, and waits until the agent itself shows that it has."""
+    step.act(desk)
+    until(lambda: step.truth(desk), f"{desk.kind} to show the step '{step.name}'", 25.0)
+
+
+@pytest.mark.parametrize("hooks", [False, True], ids=["by screen", "by screen and hooks"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_through_a_day_the_state_shown_is_right_within_one_beat(
+    open_desk: OpenDesk, kind: str, hooks: bool
+) -> None:
+    desk = open_desk(kind, NEWCOMER, hooks=hooks and kind == "claude", beat=BEAT)
+    for step in DAY:
+        if kind in step.kinds:
+            happens(desk, step)
+            shown = becomes(desk, step.state)
+            assert step.detail in shown["evidence"].get("detail", ""), step.name
+
+
+def test_hooks_alone_tell_the_day_at_once_but_for_what_fires_none(open_desk: OpenDesk) -> None:
+    desk = open_desk("claude", NEWCOMER, hooks=True, beat=SELDOM)
+    for step in DAY:
+        before = desk.shown()
+        happens(desk, step)
+        if step.silent:
+            hold(0.5)
+            assert desk.shown()["state"] == before["state"], step.name
+        else:
+            assert told_by(becomes(desk, step.state, ASKING)) == "HOOK", step.name
+
+
+@pytest.mark.parametrize("beat", [BEAT, SELDOM], ids=["by screen", "by hooks"])
+def test_a_limit_is_shown_with_the_time_at_which_it_ends(open_desk: OpenDesk, beat: float) -> None:
+    desk = open_desk("claude", SUBSCRIBED, hooks=beat == SELDOM, beat=beat)
+    ask(LIMIT)(desk)
+    until(lambda: "Stop and wait for limit" in desk.pane.screen(), "the menu")
+    evidence = becomes(desk, "USAGE_LIMITED")["evidence"]
+    assert evidence["detail"].startswith("You've hit your session limit · resets Nov 23")
+    assert datetime.fromisoformat(evidence["reset_time"]).timestamp() == RESETS_AT
+
+
+def test_after_a_limit_a_message_closes_its_menu_and_the_agent_goes_on(open_desk: OpenDesk) -> None:
+    desk = open_desk("claude", SUBSCRIBED, beat=BEAT)
+    ask(LIMIT)(desk)
+    until(lambda: "Stop and wait for limit" in desk.pane.screen(), "the menu")
+    becomes(desk, "USAGE_LIMITED")
+    sent = desk.send("go on")
+    hold(2.0)
+    assert desk.state(sent) == "PENDING"
+    assert "Stop and wait for limit" in desk.pane.screen()
+    (held,) = desk.home.json("credit")
+    assert desk.home.client("credit", "release", held["credential"]).returncode == 0
+    desk.becomes(sent, "CONFIRMED")
+    until(lambda: desk.model.count("go on") == 1, "the text")
+    becomes(desk, "IDLE")
+
+
+def test_codex_says_when_its_limit_ends(open_desk: OpenDesk) -> None:
+    desk = open_desk("codex", beat=BEAT)
+    ask(LIMIT)(desk)
+    until(lambda: limited(desk), "the limit")
+    evidence = becomes(desk, "USAGE_LIMITED")["evidence"]
+    assert datetime.fromisoformat(evidence["reset_time"]).timestamp() == RESETS_AT
+
+
+def test_an_answer_that_quotes_a_limit_is_none_when_hooks_tell_too(open_desk: OpenDesk) -> None:
+    desk = open_desk("claude", hooks=True, beat=BEAT)
+    ask(Answer("You've hit your session limit · resets 7pm (UTC)"))(desk)
+    until(desk.is_idle, "the end of the turn")
+    becomes(desk, "IDLE")
+    hold(2 * BEAT + 0.5)  # the screen is read twice
+    assert (state(desk.shown()), told_by(desk.shown())) == ("IDLE", "HOOK")
+
+
+def test_a_question_stays_one_when_its_notification_comes(open_desk: OpenDesk) -> None:
+    desk = open_desk("claude", hooks=True, beat=SELDOM)
+    ask(Answer(question="Which colour?"))(desk)
+    becomes(desk, "WAITING_ANSWER", 3.0)
+    hold(7.0)  # Claude Code calls it a permission after 6 s
+    assert state(desk.shown()) == "WAITING_ANSWER"
+    assert not desk.home.path.joinpath("logs", "hook.log").exists()
+
+
+def test_an_inner_claude_code_changes_neither_state_nor_mailbox(open_desk: OpenDesk) -> None:
+    desk = open_desk("claude", hooks=True, beat=SELDOM)
+    inner = "claude -p 'inner words' < /dev/null > out"
+    ask(Answer(command=inner), Answer("inner answer"), Answer(held=True))(desk)
+    until(lambda: "Do you want to proceed?" in desk.pane.screen(), "the dialog")
+    sent = desk.send("for the outer one", "--mode", "turn-boundary")
+    desk.pane.keys("Enter")
+    until(lambda: len(desk.model.turns) == 3, "the inner turn and the next one", 30.0)
+    assert (desk.pane.work / "out").read_text() == "inner answer\n"
+    assert state(desk.shown()) == "WAITING_PERMISSION"  # the last that the outer one has told
+    assert desk.state(sent) == "PENDING"
+    desk.model.release()
+    desk.becomes(sent, "CONFIRMED")
+    until(lambda: desk.model.count("for the outer one") == 1, "the text; a hook gave it")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_an_agent_that_is_stopped_hangs_until_it_goes_on(open_desk: OpenDesk, kind: str) -> None:
+    desk = open_desk(kind, Setup(under=("sh", "-c", '"$@"; true', "sh")), beat=BEAT)
+    becomes(desk, "IDLE")
+    # tmux lets the pane's own process go on, and a shell with jobs takes the terminal back.
+    (agent,) = children(str(_process(desk)))
+    os.kill(int(agent), signal.SIGSTOP)
+    assert told_by(becomes(desk, "HUNG")) == "PROCESS"
+    os.kill(int(agent), signal.SIGCONT)
+    becomes(desk, "IDLE")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_an_agent_whose_pane_ends_with_it_is_dead(open_desk: OpenDesk, kind: str) -> None:
+    desk = open_desk(kind, beat=BEAT)
+    desk.tmux.pane("other", "one")  # the tmux server stays
+    ask(Answer(held=True))(desk)
+    until(lambda: busy(desk), "the turn")
+    os.kill(_process(desk), signal.SIGKILL)
+    becomes(desk, "DEAD")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_crash_under_run_is_told_as_one(open_desk: OpenDesk, kind: str) -> None:
+    desk = open_desk(kind, Setup(under=("orch-client", "run", "--")), beat=BEAT)
+    desk.tmux.pane("other", "one")  # the tmux server stays
+    ask(Answer(held=True))(desk)
+    until(lambda: busy(desk), "the turn")
+    becomes(desk, "WORKING")
+    (agent,) = children(str(_process(desk)))
+    os.kill(int(agent), signal.SIGKILL)
+    evidence = becomes(desk, "DEAD")["evidence"]
+    assert (evidence["source"], evidence["rule"]) == ("EVIDENCE_SOURCE_PROCESS", "exit")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_an_agent_that_leaves_under_run_has_not_crashed(open_desk: OpenDesk, kind: str) -> None:
+    desk = open_desk(kind, Setup(under=("orch-client", "run", "--")), beat=BEAT)
+    desk.tmux.pane("other", "one")  # the tmux server stays
+    becomes(desk, "IDLE")
+    leave(desk)
+    until(lambda: liveness(desk.home, desk.address) != "ALIVE", "the end of its client")
+    assert state(desk.shown()) == "SHELL"
+    assert desk.home.json("alerts") == []
+
+
+def _process(desk: Desk) -> int:
+    pid = desk.tmux.run("display-message", "-p", "-t", desk.pane.pane, "#{pane_pid}")
+    return int(pid)
