@@ -154,6 +154,21 @@ def test_a_text_has_landed_when_the_composer_shows_it(
     assert screen.landed(_claude(), draft, text) is is_in
 
 
+@pytest.mark.parametrize(
+    ("above", "is_there"),
+    [
+        ("  the file, please read it all\n" + "  ......\n" * 5, True),
+        ("  \n" + "  ........................................\n" * 12 + "● Read.", True),
+        ("  .........................\n" * 12 + "● Read.", False),
+        ("─" * 200 + "\n● Read.", False),
+    ],
+)
+def test_a_text_is_shown_by_its_letters_or_by_many_signs(above: str, is_there: bool) -> None:
+    text = "Here is the file, please read it all\n" + "." * 5_000
+    lines = screen.parse(f"{above}\n\n{BOX}")
+    assert screen.echoed(_claude(), lines, text) is is_there
+
+
 def test_dim_text_and_the_letter_under_the_cursor_before_it_are_a_placeholder() -> None:
     lines = "─" * 20, "❯\xa0\x1b[7m\x1b[39mP\x1b[0;2mress up to edit\x1b[0m", "─" * 20
     assert screen.read(_claude(), screen.parse("\n".join(lines))).draft == ""

@@ -19,6 +19,7 @@ _HIDING = frozenset({"waiting_permission", "waiting_question", UNKNOWN})
 _ESCAPE = re.compile(r"\x1b(?:\[([0-9;:]*)([A-Za-z])|\][^\x07\x1b]*(?:\x07|\x1b\\)|.)")
 _MENU_LINES = 8
 _ENOUGH = 20  # letters of a text's end
+_PLENTY = 400  # signs of a text's end, none of which need be a letter: more than rulers have
 _MARK = re.compile(r"^[^\w(\"'“]+")  # what stands before a line's words
 _EXTENDED = ("38", "48", "58")
 #: Red, green, yellow, blue, magenta, cyan, and the same bright.
@@ -150,7 +151,11 @@ def echoed(kind: Kind, lines: list[Line], text: str) -> bool:
         rows = [essence(row) for row in text.split("\n")]
         return not meant or any(row and row in above for row in rows)
     whole = "".join(above)
-    return meant[:_ENOUGH] in whole or meant[-_ENOUGH:] in whole
+    if meant[:_ENOUGH] in whole or meant[-_ENOUGH:] in whole:
+        return True
+    signs = "".join(text[-2 * _PLENTY :].split())[-_PLENTY:]
+    shown = "".join("".join(line.text.split()) for line in lines[:top])
+    return len(signs) == _PLENTY and signs in shown
 
 
 def same_draft(one: str | None, other: str | None) -> bool:
