@@ -73,6 +73,7 @@ class Connection:
         self._interval, self._lease = 5.0, 15.0
         self._sequence = 0
         self._told: tuple[int, int, str, str] | None = None
+        self._ends = 0  # of agents, that were told; what was seen before one does not count after
         self.welcome: heartbeat_pb2.Welcome | None = None
         self.drained: float | None = None
 
@@ -105,8 +106,11 @@ class Connection:
             self._call.cancel()
 
     async def write(self, frame: heartbeat_pb2.ConnectRequest) -> None:
-        """Sends one frame."""
+        """Sends one frame. After the end of an agent all that is seen is news."""
         async with self._lock:
+            if frame.WhichOneof("frame") == "exit":
+                self._ends += 1
+                self._told = None
             await self._call.write(frame)
 
     async def _converse(
@@ -178,8 +182,7 @@ class Connection:
         """Beats at the server's pace. Raises Lost when nothing was heard for a lease."""
         while True:
             began = time.monotonic()
-            sight = await self._watch.sight(self._interval)
-            await self.beat(sight)
+            sight = await self.beat(self._interval)
             if once:
                 await self._acked.wait()
                 return
@@ -190,9 +193,14 @@ class Connection:
             if time.monotonic() - self._heard > self._lease:
                 raise Lost
 
-    async def beat(self, sight: Sight) -> None:
-        """Sends one beat with what was seen, of which only what is new on this stream."""
+    async def beat(self, patience: float) -> Sight:
+        """Sends one beat with what is seen within so many seconds, of which only what is new on
+        this stream. Returns all that is seen."""
+        ends = self._ends
+        sight = await self._watch.sight(patience)
         async with self._lock:
+            if ends != self._ends:
+                sight = Sight(sight.program)
             self._sequence += 1
             beat = heartbeat_pb2.Beat(
                 sequence=self._sequence, foreground_program=sight.program[:_LONGEST_NAME]
@@ -203,6 +211,7 @@ class Connection:
             if sight.quiet is not None:
                 beat.quiet.FromMilliseconds(int(sight.quiet * 1000))
             await self._call.write(heartbeat_pb2.ConnectRequest(beat=beat))
+        return sight
 
     async def _rest(self, began: float) -> None:
         """Until the next beat is due, by the pace of that moment, or a late look has come."""

@@ -80,6 +80,7 @@ class Heartbeat:
         self.tried = asyncio.Event()  # the server welcomed this client, or was not to be had
         self.attended = True  # the user may be asked for the passphrase
         self.absent = False  # the server is not there
+        self.started = ""  # what `run` has started beside this client, while it runs
 
     async def run(self) -> int:
         """Returns the exit status."""
@@ -176,7 +177,11 @@ class Heartbeat:
                 return await glimpse(tmux, at)
 
             observer = Observer(
-                lambda: programs.foreground(end.pid, ""), capture, self._options.kind, self._agent
+                lambda: programs.foreground(end.pid, ""),
+                capture,
+                self._options.kind,
+                self._agent,
+                lambda: self.started,
             )
             if self._watch is not None:
                 self._watch[2].give_up()
@@ -216,12 +221,12 @@ class Heartbeat:
 
     async def say_stopped(self) -> None:
         """One beat more, before this program is stopped together with its agent."""
-        connection, eyes = self._connection, self._watch
-        if connection is None or connection.welcome is None or eyes is None:
+        connection = self._connection
+        if connection is None or connection.welcome is None:
             return
         with contextlib.suppress(grpc.aio.AioRpcError, asyncio.InvalidStateError, TimeoutError):
             async with asyncio.timeout(_LAST_WORD):
-                await connection.beat(await eyes[2].sight())
+                await connection.beat(_LAST_WORD)
 
     async def _stop_with(self, watch: PaneWatch) -> None:
         await watch.ended()

@@ -72,15 +72,22 @@ class Observer:
     """Looks at one pane. `judge` tells the program in its foreground. `capture` tells its screen;
     it raises what Tmux.run raises and, unless True is given, may return None when the screen is as
     it was the last time. `kind` was given by hand, or is ""; `agent` is the kind of the agent that
-    is or was there, as far as that is known."""
+    is or was there, as far as that is known; `started` names what `run` has started, while it
+    runs."""
 
     def __init__(
-        self, judge: Callable[[], Program], capture: Capture, kind: str = "", agent: str = ""
+        self,
+        judge: Callable[[], Program],
+        capture: Capture,
+        kind: str = "",
+        agent: str = "",
+        started: Callable[[], str] = lambda: "",
     ) -> None:
         self._judge = judge
         self._capture = capture
         self._given = kind
         self.agent = agent
+        self._started = started
         self._process_told = False
         self._reading: Reading | None = None
         self._read_by: Kind | None = None
@@ -98,7 +105,7 @@ class Observer:
             return Sight(program.name, agent, of_process)
         kind = self._readable(program)
         if kind is None:
-            return Sight(program.name, agent, self._withdrawn(program))
+            return Sight(program.name, agent, self._alive() or self._withdrawn(program))
         try:
             reading = await self._steady(kind)
         except (PaneGone, TmuxDied, TmuxFailed, TmuxSilent):
@@ -122,13 +129,18 @@ class Observer:
             return None
         self._process_told = True
         self._idle = False
-        return _of_process(state, rule, program)
+        return _of_process(state, rule, program.name)
+
+    def _alive(self) -> heartbeat_pb2.Observation | None:
+        """All that is known of what `run` has started, when nobody can read its screen."""
+        name = self._started()
+        return _of_process(agent_pb2.AGENT_STATE_UNKNOWN, "started", name) if name else None
 
     def _withdrawn(self, program: Program) -> heartbeat_pb2.Observation | None:
         """Nothing is known any more, where the process had told something."""
         if not self._process_told:
             return None
-        return _of_process(agent_pb2.AGENT_STATE_UNKNOWN, "foreground", program)
+        return _of_process(agent_pb2.AGENT_STATE_UNKNOWN, "foreground", program.name)
 
     def _readable(self, program: Program) -> Kind | None:
         """The rules for the program's screen; None when there are none."""
@@ -226,11 +238,11 @@ def _of_screen(kind: Kind, reading: Reading) -> heartbeat_pb2.Observation:
 
 
 def _of_process(
-    state: agent_pb2.AgentState.ValueType, rule: str, program: Program
+    state: agent_pb2.AgentState.ValueType, rule: str, name: str
 ) -> heartbeat_pb2.Observation:
     return heartbeat_pb2.Observation(
         source=agent_pb2.EVIDENCE_SOURCE_PROCESS,
         state=state,
         rule=rule,
-        detail=program.name[:_LONGEST_DETAIL],
+        detail=name[:_LONGEST_DETAIL],
     )

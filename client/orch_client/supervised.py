@@ -58,9 +58,15 @@ class Beside:
             return f"not supervised: {self.trouble}"
         return "not supervised until there is an orch-server." if heartbeat.absent else ""
 
+    def started(self, program: str) -> None:
+        """The agent runs from now on."""
+        if self._heartbeat is not None:
+            self._heartbeat.started = program
+
     async def say(self, ended: heartbeat_pb2.AgentExit) -> None:
         """Tells how the agent has ended."""
         if self._heartbeat is not None:
+            self._heartbeat.started = ""
             await self._heartbeat.say(heartbeat_pb2.ConnectRequest(exit=ended))
 
     async def say_stopped(self) -> None:
@@ -137,6 +143,7 @@ class Run:
             say(error, f"cannot start {self._name}: {exc.strerror}.")
             missing = isinstance(exc, FileNotFoundError)
             return End(_NOT_FOUND if missing else _NOT_STARTED, 0)
+        self._beside.started(self._name)
         return await self._child.ended()
 
     def _told(self, end: End, began: float) -> heartbeat_pb2.AgentExit:

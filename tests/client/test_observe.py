@@ -32,8 +32,8 @@ class Pane:
     screens: list[str | Exception] = field(default_factory=list)
     looks: int = 0
 
-    def observer(self, kind: str = "", agent: str = "") -> Observer:
-        return Observer(lambda: self.program, self._capture, kind, agent)
+    def observer(self, kind: str = "", agent: str = "", started: str = "") -> Observer:
+        return Observer(lambda: self.program, self._capture, kind, agent, lambda: started)
 
     def show(self, *screens: str | Exception) -> Pane:
         self.screens = list(screens)
@@ -198,6 +198,15 @@ def test_where_no_screen_is_read_the_process_takes_back_what_it_told() -> None:
 @pytest.mark.parametrize("sort", [Sort.OTHER, Sort.CLIENT])
 def test_a_program_whose_screen_nobody_reads_tells_nothing(sort: Sort) -> None:
     assert look(Pane(Program("vim", sort, stopped=True)).observer()) == Sight("vim")
+
+
+def test_of_what_was_started_at_least_that_is_told() -> None:
+    seen = look(Pane(CAT).observer(started="cat"))
+    assert told(seen) == ("UNKNOWN", "PROCESS", "started")
+    assert seen.observation is not None
+    assert seen.observation.detail == "cat"
+    read = look(Pane(CLAUDE).show(screen("busy")).observer(started="claude"))
+    assert told(read) == ("WORKING", "SCREEN", "claude/spinner")
 
 
 def test_an_unknown_program_is_read_by_the_rules_of_the_kind_that_was_named() -> None:

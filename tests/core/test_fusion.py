@@ -44,6 +44,10 @@ class Story:
     def process(self, state: AgentState) -> Self:
         return self._look(Observation(Source.PROCESS, state, "foreground", "bash"), None)
 
+    def started(self) -> Self:
+        """A client tells that `run` has started the agent."""
+        return self._look(Observation(Source.PROCESS, S.UNKNOWN, "started", "vim"), None)
+
     def again(self, quiet: float | None = 1.0) -> Self:
         """A beat without an observation."""
         self.seen = fusion.looked_again(self.seen, self.now, quiet)
@@ -280,6 +284,28 @@ def test_after_an_end_a_later_screen_or_hook_is_life() -> None:
     assert Story().end(S.DEAD).at(1).hook(S.WORKING, "UserPromptSubmit").state is S.WORKING
     unchanged = Story().end(S.STARTING).at(0.5).screen(S.IDLE)  # the same as before the crash
     assert unchanged.at(5.5).again(quiet=1).state is S.IDLE
+
+
+@pytest.mark.parametrize("before", [S.DEAD, S.STARTING, S.SHELL])
+def test_what_run_has_started_lives_at_once(before: AgentState) -> None:
+    story = Story().end(before).started()
+    assert (story.state, story.verdict.sign and story.verdict.sign.rule) == (S.UNKNOWN, "started")
+    assert story.at(60).again(quiet=None).verdict.sign == Sign(
+        Source.PROCESS, S.UNKNOWN, "started", "vim", 0, 60, WALL
+    )
+    assert story.screen(S.WORKING).state is S.WORKING
+    assert story.started().end(S.DEAD).state is S.DEAD
+
+
+def test_what_was_started_does_not_hide_what_a_hook_tells() -> None:
+    assert (
+        Story().started().hook(S.WORKING, "UserPromptSubmit").at(9).again(None).state is S.WORKING
+    )
+
+
+def test_what_was_started_is_still_so_after_a_restart_of_the_server() -> None:
+    sign = Story().started().verdict.sign
+    assert fusion.restored(sign, 100.0) == Seen(unread=sign)
 
 
 def test_the_end_of_the_pane_does_not_hide_a_crash_but_all_else() -> None:

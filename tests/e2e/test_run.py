@@ -581,8 +581,9 @@ def test_the_server_shows_what_the_agent_does_and_how_it_ended(
         until(lambda: liveness(home, "atlas:tester") == "UNMANAGED", "the goodbye")
 
 
+@pytest.mark.parametrize(("name", "seen"), [("done", "IDLE"), ("busy", "WORKING")])
 def test_the_server_shows_an_agent_that_is_started_again(
-    shell: Shell, server: Server, home: Home
+    shell: Shell, server: Server, home: Home, name: str, seen: str
 ) -> None:
     staged = Agent(home)
     shell.run(*staged.command.split(), flags="--restart")
@@ -590,9 +591,30 @@ def test_the_server_shows_an_agent_that_is_started_again(
     until_shown(home, "WORKING")
     staged.exit(9)
     until_shown(home, "STARTING")
-    staged.show("done")
-    until_shown(home, "IDLE")
+    staged.show(name)
+    until_shown(home, seen)
     assert liveness(home, "atlas:tester") == "ALIVE"
+
+
+@pytest.mark.parametrize("restart", [True, False])
+def test_a_program_whose_screen_nobody_reads_is_seen_to_live_again(
+    shell: Shell, server: Server, home: Home, restart: bool
+) -> None:
+    program = home.path / "program"
+    program.write_text(
+        f"#!/bin/sh\n[ -e {home.path}/crashed ] && read line\ntouch {home.path}/crashed\nexit 9\n"
+    )
+    program.chmod(0o700)
+    shell.run(str(program), flags="--restart" if restart else "")
+    until_shown(home, "STARTING" if restart else "DEAD")
+    if not restart:
+        shell.sees("status=9")
+        shell.run(str(program))
+    until_shown(home, "UNKNOWN")
+    found = home.json("why", "atlas:tester")["explanation"]["evidence"]
+    assert [(one["rule"], one["detail"]) for one in found] == [("started", "program")]
+    shell.type("")
+    until_shown(home, "STARTING" if restart else "DEAD")
 
 
 def test_a_killed_server_is_found_again_and_knows_the_agent(

@@ -240,7 +240,9 @@ class Observation(_message.Message):
     state: _agent_pb2.AgentState.ValueType
     """What the agent does. UNKNOWN: it was seen, and no rule knows it."""
     rule: _builtins.str
-    """The rule that told it, such as "claude/spinner" or "foreground"."""
+    """The rule that told it, such as "claude/spinner" or "foreground". By "started", PROCESS and UNKNOWN,
+    "orch-client run" tells that the agent runs, so that an end before it is over.
+    """
     detail: _builtins.str
     """The line that told it; at most 200 characters."""
     def __init__(

@@ -18,7 +18,8 @@ SETTLE = 1.0
 STILL = 120.0
 #: Begins the detail of a limit that is over: the agent is idle then.
 LIMIT_OVER = "limit over: "
-#: What a client may tell by each source. UNKNOWN of a process: nothing is wrong there any more.
+#: What a client may tell by each source. UNKNOWN of a process: nothing is wrong there any more, or,
+#: by the rule STARTED, that `run` has started it, and nobody can read its screen.
 TELLS = {
     EvidenceSource.SCREEN: frozenset(_S) - {_S.SHELL, _S.DEAD, _S.HUNG},
     EvidenceSource.PROCESS: frozenset({_S.SHELL, _S.HUNG, _S.UNKNOWN}),
@@ -31,6 +32,7 @@ _FAILED = frozenset({_S.USAGE_LIMITED, _S.AUTH_FAILED})
 #: In these states another line is another dialog, or another limit.
 _TOLD_BY_LINE = frozenset({_S.WAITING_PERMISSION, _S.WAITING_ANSWER, _S.USAGE_LIMITED})
 _START, _DONE = "SessionStart", "Stop"
+STARTED = "started"
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,10 +55,10 @@ class Seen:
     """The newest of each source.
 
     `released`: the screen has said otherwise since the hook, which so does not count any more.
-    `unread`: a screen, later than `screen`, that no rule knew. `withdrawn`: the shell of `process`
-    has something else in the foreground. `ended`: an exit that `run` saw, or the pane's end.
-    `quiet`: for so long the screen had not moved when it was last seen. `forgotten`: a limit that
-    was said up to then does not count any more.
+    `unread`: a screen, later than `screen`, that no rule knew, or a program that `run` has STARTED.
+    `withdrawn`: the shell of `process` has something else in the foreground. `ended`: an exit that
+    `run` saw, or the pane's end. `quiet`: for so long the screen had not moved when it was last
+    seen. `forgotten`: a limit that was said up to then does not count any more.
     """
 
     hook: Sign | None = None
@@ -73,6 +75,12 @@ class Seen:
         """The signs, the last seen first."""
         signs = (self.ended, self.process, self.hook, self.unread, self.screen)
         return sorted((s for s in signs if s is not None), key=lambda s: -s.seen)
+
+    @property
+    def by_process(self) -> Sign | None:
+        """What a beat that read no screen shows again."""
+        told = self.process or self.unread
+        return told if told is not None and told.source is EvidenceSource.PROCESS else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,11 +133,9 @@ def looked_again(seen: Seen, now: float, quiet: float | None) -> Seen:
         if quiet is not None or seen.withdrawn:
             return seen
         return _living(_after_process(seen, replace(seen.process, seen=now)))
-    if quiet is None:
-        return seen
-    if seen.unread is not None:
+    if seen.unread is not None and (quiet is not None or seen.by_process is not None):
         return _living(replace(seen, unread=replace(seen.unread, seen=now)))
-    if seen.screen is None:
+    if seen.screen is None or quiet is None:
         return seen
     screen = replace(seen.screen, seen=now)
     released = seen.released or _contradicted(seen.hook, screen, screen, quiet)
@@ -145,6 +151,8 @@ def after_end(seen: Seen, end: Sign) -> Seen:
 
 def _after_process(seen: Seen, look: Sign) -> Seen:
     """What was seen before it left its pane to a shell is void, but for a hook just now."""
+    if look.state is _S.UNKNOWN and look.rule == STARTED:
+        return replace(seen, unread=look, process=None, withdrawn=False, ended=None)
     if look.state is _S.UNKNOWN:
         stopped = seen.process is not None and seen.process.state is _S.HUNG
         return replace(seen, process=None) if stopped else replace(seen, withdrawn=True)
@@ -271,13 +279,15 @@ def restored(told: Sign | None, now: float) -> Seen:
         return replace(restored(limit, now), forgotten=now)
     if told.source is EvidenceSource.HOOK:
         return Seen(hook=told)
+    if told.state is _S.UNKNOWN:
+        return Seen(unread=told)
     if told.source is EvidenceSource.PROCESS:
         known = told.state is _S.HUNG or told.rule == "foreground"
         return Seen(process=told) if known else Seen(ended=told)
     if told.source is EvidenceSource.ACTIVITY:
         works = replace(told, source=EvidenceSource.SCREEN, state=_S.WORKING)
         return Seen(screen=works, quiet=STILL)
-    return Seen(unread=told) if told.state is _S.UNKNOWN else Seen(screen=told)
+    return Seen(screen=told)
 
 
 #: What would change a state, in a sentence.

@@ -157,7 +157,7 @@ class AgentStates:
         elif known is None or known.epoch != epoch:
             return None
         else:
-            if still is not None or known.seen.process is not None:
+            if still is not None or known.seen.by_process is not None:
                 known.looked, known.quiet = now, still
             if not self._matters(known, still):
                 return None
@@ -264,8 +264,8 @@ class AgentStates:
     def _after_look(self, seen: Seen, new: Observation, quiet: float | None) -> Seen:
         new = replace(new, detail=one_line(new.detail, MAX_DETAIL))
         screen = new.source is EvidenceSource.SCREEN
-        unread = screen and new.state is AgentState.UNKNOWN
-        old = (seen.unread if unread else seen.screen) if screen else seen.process
+        unread = new.state is AgentState.UNKNOWN and (screen or new.rule == fusion.STARTED)
+        old = seen.unread if unread else seen.screen if screen else seen.process
         if old is not None and fusion.same(old, new):
             now = self._clock.monotonic()
             sign = replace(old, rule=new.rule, detail=new.detail, seen=now)
