@@ -228,8 +228,8 @@ def _webhook(given: object) -> str:
         return ""
     if isinstance(given, str) and _is_url(given):
         return given
-    raise StartupError(
-        f"alert_webhook is {given!r}; use a URL such as https://example.org/hook, or leave it away."
+    raise StartupError(  # which is not shown, since it may hold a secret
+        "alert_webhook is no URL; use one such as https://example.org/hook, or leave it away."
     )
 
 

@@ -249,6 +249,29 @@ def test_install_adds_only_ours_and_uninstall_takes_only_ours(home: Home, settin
     assert os.listdir(settings.parent) == ["settings.json"]  # noqa: PTH208
 
 
+@pytest.mark.parametrize("others", [{}, {"Stop": []}, {"Stop": [], "PreToolUse": []}])
+def test_uninstall_leaves_what_was_empty_without_it(
+    home: Home, tmp_path: Path, others: dict[str, object]
+) -> None:
+    path = tmp_path / "settings.json"
+    ours = {"hooks": [{"type": "command", "command": "orch-client hook SessionEnd"}]}
+    for before, after in (
+        ({"hooks": others}, {"hooks": others}),
+        ({"hooks": {**others, "SessionEnd": [ours]}}, {"hooks": others} if others else {}),
+    ):
+        path.write_text(json.dumps(before))
+        _run(home, "uninstall", "--file", str(path))
+        assert json.loads(path.read_text()) == after
+
+
+def test_what_a_value_is_stays_when_its_spelling_changes(home: Home, tmp_path: Path) -> None:
+    path = tmp_path / "settings.json"
+    path.write_text('{\n\t"a": [1, 2],\n\t"b": 1.0e3,\n\t"c": "\\u00e9"\n}\n')
+    _run(home, "install", "--file", str(path))
+    _run(home, "uninstall", "--file", str(path))
+    assert path.read_text() == ('{\n\t"a": [\n\t\t1,\n\t\t2\n\t],\n\t"b": 1000.0,\n\t"c": "é"\n}\n')
+
+
 def test_install_makes_the_file_and_uninstall_leaves_nothing_of_ours(
     home: Home, tmp_path: Path
 ) -> None:

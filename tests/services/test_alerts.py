@@ -18,6 +18,7 @@ from orch_server.core.alert import Alert, NewAlert, Severity
 from orch_server.core.clock import ManualClock
 from orch_server.services.alerts import AlertService
 from orch_server.services.events import LocalBus
+from orch_server.storage import alerts as table
 from orch_server.storage.store import Store
 from tests.services.receivers import Received, Receiver, closed_port, receiver
 
@@ -54,7 +55,7 @@ class Telling:
 
     async def raised(self, subject: str = "atlas:dev", text: str = "It hangs.") -> None:
         new = NewAlert(Severity.WARNING, "escalation", subject, text, "atlas")
-        await self.alerts.raise_alert(new)
+        await self.store.write(lambda tx: table.raise_alert(tx, new))
 
     async def seen(self) -> str:
         return await asyncio.wait_for(self.board.shown.get(), PATIENCE)

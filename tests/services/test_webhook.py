@@ -8,19 +8,29 @@ import contextlib
 import socket
 import ssl
 import subprocess
+import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from orch_server.services.webhook import NotTaken, Webhook
-from tests.services.receivers import closed_port, raw, receiver
+from tests.services.receivers import Receiver, closed_port, raw, receiver
 
 BODY = {"id": "a1", "text": "It waits — for you."}
 
 
 def _post(url: str, deadline: float = 5.0) -> None:
-    asyncio.run(Webhook(url, "orch-test/1", deadline).post(BODY))
+    async def body() -> None:
+        webhook = Webhook(url, "orch-test/1", deadline)
+        try:
+            await webhook.post(BODY)
+        finally:
+            webhook.close()
+
+    asyncio.run(body())
 
 
 def _refused(url: str, deadline: float = 5.0) -> str:
@@ -89,6 +99,92 @@ def test_a_receiver_that_hangs_costs_no_more_than_the_deadline() -> None:
             "127.0.0.1 did not answer within 0.3 s."
         )
         assert time.monotonic() - begun < 2
+
+
+def test_posts_that_hang_take_no_thread_that_others_need() -> None:
+    async def body(port: int) -> None:
+        asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(1))
+        webhook = Webhook(f"http://127.0.0.1:{port}/", "orch-test/1")
+        posts = [asyncio.create_task(webhook.post(BODY)) for _ in range(5)]
+        await asyncio.sleep(0)
+        async with asyncio.timeout(1):
+            assert await asyncio.to_thread(int, "7") == 7
+        for post in posts:
+            post.cancel()
+        await asyncio.gather(*posts, return_exceptions=True)
+        webhook.close()
+
+    with raw(lambda connection: None) as port:
+        asyncio.run(body(port))
+
+
+def test_the_deadline_of_a_post_begins_when_it_has_a_thread(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A silent name server keeps threads for longer than a deadline; nothing can end that."""
+    answering, asked = threading.Event(), threading.Semaphore(0)
+
+    def silent(*args: object, **kwargs: object) -> list[object]:
+        asked.release()
+        answering.wait(10)
+        raise socket.gaierror(socket.EAI_AGAIN, "no name server answers")
+
+    async def body() -> None:
+        webhook = Webhook("http://silent.invalid/", "orch-test/1", 0.05)
+        for _ in range(2):
+            with pytest.raises(NotTaken, match="did not answer within"):
+                await webhook.post(BODY)
+        third = asyncio.create_task(webhook.post(BODY))
+        done, _ = await asyncio.wait({third}, timeout=0.3)
+        assert not done, "it has no thread, so it is no attempt"
+        answering.set()
+        with pytest.raises(NotTaken, match="no name server answers"):
+            await asyncio.wait_for(third, 5)
+        assert [asked.acquire(blocking=False) for _ in range(4)] == [True, True, True, False]
+        webhook.close()
+
+    with monkeypatch.context() as patched:
+        patched.setattr(socket, "getaddrinfo", silent)
+        asyncio.run(body())
+
+
+def test_a_name_that_is_found_too_late_brings_no_second_post(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    found, looks_up = threading.Event(), socket.getaddrinfo
+
+    def slow(*args: Any, **kwargs: Any) -> Any:
+        found.wait(10)
+        return looks_up(*args, **kwargs)
+
+    async def body(at: Receiver) -> None:
+        webhook = Webhook(at.url, "orch-test/1", 0.05)
+        with pytest.raises(NotTaken, match="did not answer within"):
+            await webhook.post(BODY)
+        found.set()
+        await asyncio.wait(webhook._under_way, timeout=5)
+        webhook.close()
+        assert at.got.empty()
+
+    with receiver() as at, monkeypatch.context() as patched:
+        patched.setattr(socket, "getaddrinfo", slow)
+        asyncio.run(body(at))
+
+
+def test_closing_waits_for_no_receiver() -> None:
+    async def body(port: int) -> None:
+        webhook = Webhook(f"http://127.0.0.1:{port}/", "orch-test/1")
+        posts = [asyncio.create_task(webhook.post(BODY)) for _ in range(3)]
+        await asyncio.sleep(0)
+        begun = time.monotonic()
+        for post in posts:
+            post.cancel()
+        webhook.close()
+        await asyncio.gather(*posts, return_exceptions=True)
+        assert time.monotonic() - begun < 1
+
+    with raw(lambda connection: None) as port:
+        asyncio.run(body(port))
 
 
 def test_one_that_answers_a_byte_now_and_then_costs_no_more_either() -> None:

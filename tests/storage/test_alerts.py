@@ -115,6 +115,26 @@ def test_a_clock_set_back_by_an_hour_silences_nothing(folder: Path) -> None:
     _run(folder, body)
 
 
+def test_what_is_asked_at_each_alert_is_found_by_an_index(folder: Path) -> None:
+    """Without reading the table, which grows, and without sorting."""
+
+    async def plan(at: Opened, sql: str, params: tuple[object, ...]) -> list[str]:
+        rows = await at.store.read(
+            lambda db: db.execute_sql(f"explain query plan {sql}", params).fetchall()
+        )
+        return [row[3] for row in rows]
+
+    async def body(at: Opened) -> None:
+        assert await plan(at, alerts._LAST, ("escalation", "atlas:dev")) == [
+            "SEARCH alert USING INDEX alert_subject (kind=? AND subject=?)"
+        ]
+        assert await plan(at, alerts._LATELY, ("alert-storm", 0, 1)) == [
+            "SEARCH alert USING COVERING INDEX alert_time (created_at>? AND created_at<?)"
+        ]
+
+    _run(folder, body)
+
+
 def test_text_of_others_is_cut_to_one_line_without_control_characters(folder: Path) -> None:
     async def body(at: Opened) -> None:
         new = NewAlert(Severity.INFO, "k", "s\x1b]0;x\n" + "s" * 999, "a\nb\x07" + "c" * 5000)

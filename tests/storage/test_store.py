@@ -180,6 +180,17 @@ def test_a_reader_cannot_write(folder: Path, sql: str) -> None:
     asyncio.run(body())
 
 
+def test_a_fault_in_the_midst_of_reading_is_told_as_the_stores(folder: Path) -> None:
+    broken = "select json(x) from (select '1' as x union all select '{')"
+
+    async def body() -> None:
+        async with opened(folder) as at:
+            with pytest.raises(StoreUnavailable, match="malformed JSON"):
+                await at.store.read(lambda db: db.execute_sql(broken).fetchall())
+
+    asyncio.run(body())
+
+
 def test_a_reader_sees_what_was_answered(folder: Path) -> None:
     async def body() -> None:
         async with opened(folder) as at:

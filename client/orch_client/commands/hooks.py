@@ -1,6 +1,6 @@
 """`hooks`: puts our hooks into Claude Code's settings, takes them out, shows them.
 
-Everything else in the file stays as it is, in its order; the file is replaced whole or not at all.
+Everything else in the file keeps its value, in its order; the file is replaced whole or not at all.
 """
 
 from __future__ import annotations

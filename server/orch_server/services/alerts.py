@@ -14,18 +14,17 @@ from typing import Protocol
 
 from orch_server import __version__
 from orch_server.core import alert as rules
-from orch_server.core.alert import Alert, NewAlert
+from orch_server.core.alert import Alert
 from orch_server.core.clock import Clock
 from orch_server.core.errors import Draining, OrchError, Unavailable
 from orch_server.services.events import LocalBus
-from orch_server.services.webhook import NotTaken, Webhook
+from orch_server.services.webhook import AT_ONCE, NotTaken, Webhook
 from orch_server.storage import alerts as table
 from orch_server.storage.alerts import Posting
 from orch_server.storage.store import Store
 
 logger = logging.getLogger(__name__)
 
-_AT_ONCE = 10
 _LONGEST = 30.0
 _RETRY = 1.0
 
@@ -53,19 +52,19 @@ class AlertService:
         self._changed = asyncio.Event()  # something is to be posted
         self._taken: set[str] = set()  # posted, and not yet written as such
 
-    async def raise_alert(self, new: NewAlert) -> None:
-        """Raises an alert in a transaction of its own."""
-        await self._store.write(lambda tx: table.raise_alert(tx, new))
-
     async def list_page(self, session: str, size: int, token: str) -> tuple[list[Alert], str]:
         """One page, the newest first, and the token for the next."""
         return await self._store.read(lambda db: table.list_page(db, session, size, token))
 
     async def run(self) -> None:
         """Tells each alert that is raised, and posts what is to be posted; until cancelled."""
-        async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(self._tell_all())
-            tasks.create_task(self._post_all() if self._webhook else self._forget_all())
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                tasks.create_task(self._tell_all())
+                tasks.create_task(self._post_all() if self._webhook else self._forget_all())
+        finally:
+            if self._webhook is not None:
+                self._webhook.close()
 
     # ---- log and tmux ----
 
@@ -129,7 +128,7 @@ class AlertService:
     async def _post_due(self) -> float:
         """Posts what is due; returns the seconds until more is."""
         now = self._clock.now()
-        due = await self._store.read(lambda db: table.due(db, now, _AT_ONCE))
+        due = await self._store.read(lambda db: table.due(db, now, AT_ONCE))
         posted = (self._post(posting) for posting in due)
         for result in await asyncio.gather(*posted, return_exceptions=True):
             if isinstance(result, BaseException):

@@ -134,7 +134,7 @@ class Store:
         loop = asyncio.get_running_loop()
         try:
             return await loop.run_in_executor(self._readers, query, self._read_db)
-        except PeeweeException as exc:
+        except (PeeweeException, apsw.Error) as exc:  # apsw's own come from reading on in rows
             raise StoreUnavailable(f"The database cannot be read ({exc}); see the log.") from exc
 
     # ---- on the writing thread ----
@@ -148,7 +148,7 @@ class Store:
         self._answer(self._opened, identity)
         while (batch := self._take()) is not None:
             self._commit(batch)
-        with contextlib.suppress(PeeweeException):
+        with contextlib.suppress(PeeweeException, apsw.Error):
             self._db.execute_sql("pragma wal_checkpoint(truncate)").fetchall()
         self._db.close()
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -21,7 +20,6 @@ from orch_server.storage.tables import (
     micros,
 )
 
-Unit = Callable[[Transaction], None]
 SENDER = "supervisor"
 _NUDGE_LIVES = timedelta(seconds=60)
 #: After that it has been told at the next level, and may be over.

@@ -97,6 +97,7 @@ _STATEMENTS = (
         webhook_next_at bigint
     )""",
     "create index alert_subject on alert (kind, subject, number)",
+    "create index alert_time on alert (created_at, kind)",
     "create index alert_webhook on alert (webhook_next_at) where webhook_next_at is not null",
 )
 
