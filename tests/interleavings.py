@@ -28,7 +28,7 @@ from orch_server.core.delivery import (
 from orch_server.core.errors import AlreadyExists, OrchError, StaleEpoch
 from orch_server.core.identity import Incarnation, Operator
 from orch_server.services.binding import Introduction
-from orch_server.services.heartbeat import Connection
+from orch_server.services.connection import Connection
 from orch_server.storage import deliveries
 from orch_server.storage.store import Transaction
 

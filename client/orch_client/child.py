@@ -34,6 +34,7 @@ class Child:
         self._interrupted: float | None = None
         self._following: asyncio.Task[None] | None = None
         self.leave = asyncio.Event()  # somebody wants this process to end
+        self.was_started = False
 
     @property
     def was_asked(self) -> bool:
@@ -64,7 +65,9 @@ class Child:
         """Starts the program; `error` is the descriptor for its standard error. Raises OSError."""
         self._ended = asyncio.get_running_loop().create_future()
         self._interrupted = None
+        self.was_started = False
         self._process = subprocess.Popen(self._command, stderr=error, env=first_environment())
+        self.was_started = True
 
     async def ended(self) -> End:
         """Waits for the program's end."""

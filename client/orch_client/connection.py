@@ -19,7 +19,7 @@ import grpc
 from orch.v1 import heartbeat_pb2
 from orch_client.courier.tmux import DEADLINE
 from orch_client.desk import Desk
-from orch_client.observe import Sight, Watch, key
+from orch_client.observe import Key, Sight, Watch, key
 
 Reason: TypeAlias = heartbeat_pb2.GoodbyeReason.ValueType
 
@@ -72,7 +72,7 @@ class Connection:
         self._hurry = asyncio.Event()
         self._interval, self._lease = 5.0, 15.0
         self._sequence = 0
-        self._told: tuple[int, int, str, str] | None = None
+        self._told: Key | None = None
         self._ends = 0  # of agents, that were told; what was seen before one does not count after
         self.welcome: heartbeat_pb2.Welcome | None = None
         self.drained: float | None = None

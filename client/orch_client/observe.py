@@ -62,10 +62,14 @@ class Sight:
     quiet: float | None = None
 
 
-def key(observation: heartbeat_pb2.Observation) -> tuple[int, int, str, str]:
+Key: TypeAlias = tuple[int, int, str, str, int]
+
+
+def key(observation: heartbeat_pb2.Observation) -> Key:
     """What must differ for an observation to be another one."""
-    detail = observation.detail if observation.state in _TELLING else ""
-    return observation.source, observation.state, observation.rule, detail
+    seen = observation
+    detail = seen.detail if seen.state in _TELLING else ""
+    return seen.source, seen.state, seen.rule, detail, seen.context
 
 
 class Observer:
@@ -234,6 +238,7 @@ def _of_screen(kind: Kind, reading: Reading) -> heartbeat_pb2.Observation:
         state=_STATES[reading.state],
         rule=f"{kind.name}/{reading.rule}" if reading.rule else kind.name,
         detail=reading.line[:_LONGEST_DETAIL],
+        context=reading.context,
     )
 
 

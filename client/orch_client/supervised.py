@@ -133,7 +133,7 @@ class Run:
             terminal.take_back()
             say(error, f"{self._name} {end}; it starts again in {pause:g} s. Ctrl-C: no more.")
             if await self._left_within(pause):
-                await self._beside.say(_exit(end))
+                await self._beside.say(_exit(end, wanted=True))
                 return end.shown
 
     async def _life(self, error: int) -> End:
@@ -148,9 +148,8 @@ class Run:
 
     def _told(self, end: End, began: float) -> heartbeat_pb2.AgentExit:
         """What the server is told, with the decision on what comes next."""
-        told = _exit(end)
-        started = end.shown not in (_NOT_FOUND, _NOT_STARTED)
-        if self._restart and started and end.is_crash and not self._child.was_asked:
+        told = _exit(end, wanted=self._child.was_asked or not self._child.was_started)
+        if self._restart and end.is_crash and not told.wanted:
             self._history, pause = after_crash(self._history, began, time.monotonic())
             if pause is None:
                 told.gave_up = True
@@ -166,5 +165,5 @@ class Run:
         return self._child.leave.is_set()
 
 
-def _exit(end: End) -> heartbeat_pb2.AgentExit:
-    return heartbeat_pb2.AgentExit(status=end.status, signal=end.signal)
+def _exit(end: End, wanted: bool) -> heartbeat_pb2.AgentExit:
+    return heartbeat_pb2.AgentExit(status=end.status, signal=end.signal, wanted=wanted)

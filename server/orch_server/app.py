@@ -200,7 +200,7 @@ async def _wire(settings: Settings, clock: Clock) -> _Core:
     )
     display = TmuxDisplay(lambda: registry.sockets(host))
     alerts = AlertService(store, bus, display, clock, settings.alert_webhook)
-    _listen(heartbeat, states, credit, supervisor)
+    _listen(heartbeat, states, credit, operations, supervisor)
     mailbox.held_until = credit.held_until
     state = SessionStateService(
         store, registry, heartbeat, waiting, targets, bus, states, operations, credit, supervisor
@@ -236,6 +236,7 @@ def _listen(
     heartbeat: HeartbeatService,
     states: AgentStates,
     credit: CreditService,
+    operations: OperationService,
     supervisor: Supervisor,
 ) -> None:
     """Who hears of whose changes."""
@@ -245,7 +246,7 @@ def _listen(
         supervisor.liveness_changed(agent)
 
     heartbeat.on_liveness = liveness
-    states.on_change = [credit.state_changed, supervisor.state_changed]
+    states.on_change = [credit.state_changed, operations.state_changed, supervisor.state_changed]
 
 
 async def _recover(core: _Core) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 from collections.abc import Callable
@@ -39,10 +40,20 @@ def ask(*answers: Answer) -> Act:
         desk.model.then(*answers)
         desk.pane.paste("please work")
         until(lambda: desk.pane.composer == "please work", "the prompt")
-        desk.pane.keys("Enter")
-        until(lambda: len(desk.model.turns) > before, "the turn")
+        enter(desk, lambda: len(desk.model.turns) > before)
 
     return act
+
+
+def enter(desk: Desk, taken: Callable[[], bool]) -> None:
+    """Presses Enter, and again as a person does when the prompt still stands there after a while:
+    now and then Claude Code swallows the Enter that follows a paste."""
+    for _ in range(3):
+        desk.pane.keys("Enter")
+        with contextlib.suppress(AssertionError):
+            until(lambda: taken() or desk.pane.composer != "please work", "Enter to be taken", 5)
+            break
+    until(taken, "the turn")
 
 
 def press(*keys: str) -> Act:

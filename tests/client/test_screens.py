@@ -260,6 +260,21 @@ def test_a_limit_counts_only_while_it_is_the_last_thing_said(after: str) -> None
     assert screen.read(_claude(), screen.parse(f"{limit}\n\n{after}\n\n{BOX}")).state == "idle"
 
 
+def test_the_same_limit_said_again_is_another_one() -> None:
+    limit = ERROR.format("\x1b[31m")
+    said = f"❯ please work\n{limit}"
+    contexts = [
+        screen.read(_claude(), screen.parse(text)).context
+        for text in (
+            f"{said}\n\n{BOX}",
+            f"❯ please\n  work\n{limit}\n\n\n{BOX.replace('❯', '❯ a draft')}",
+            f"{said}\n\n❯ go on\n{limit}\n\n{BOX}",
+        )
+    ]
+    assert contexts[0] == contexts[1] != contexts[2]
+    assert 0 not in contexts
+
+
 @pytest.mark.parametrize("captured", ["", "\n\n\n", "   \n\x1b[0m  "])
 def test_a_screen_that_is_blank_still_starts(captured: str) -> None:
     assert screen.read(_claude(), screen.parse(captured)).state == "starting"

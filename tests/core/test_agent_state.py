@@ -86,6 +86,7 @@ def _exit(status: int = 0, signal: int = 0, again: float | None = None, over: bo
         (_exit(signal=2), S.SHELL, "killed by signal 2"),
         (_exit(signal=15), S.SHELL, "killed by signal 15"),
         (_exit(1, again=4), S.STARTING, "exited with status 1; started again in 4 s"),
+        (Exit(1, 0, None, False, wanted=True), S.SHELL, "exited with status 1"),
         (_exit(3, over=True), S.DEAD, "exited with status 3; given up after too many crashes"),
     ],
 )

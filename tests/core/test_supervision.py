@@ -159,9 +159,9 @@ def test_the_first_nudge_of_an_idleness_is_found() -> None:
 
 
 def test_the_texts_say_what_is_the_matter_and_what_to_do() -> None:
-    idle = nudge_text(NudgeReason.IDLE, 301, "")
+    idle = nudge_text(NudgeReason.IDLE, 301, "", "dev")
     assert idle.startswith("[nudge] You have been idle for 5 min.")
-    go_on = nudge_text(NudgeReason.GO_ON, 301, "its client is lost")
+    go_on = nudge_text(NudgeReason.GO_ON, 301, "its client is lost", "dev")
     assert "silent (its client is lost)" in go_on
     said = matter_text("atlas:dev", Matter.HUNG, "it stands still.")
     assert said == "atlas:dev hangs: it stands still."

@@ -175,6 +175,8 @@ def test_what_cannot_be_started_is_said(
     shell.run(str(path), flags="--restart")
     shell.sees("cannot start agent: ")
     shell.sees(f"status={status}")
+    until_exits(peer, (status, 0, None, False))
+    assert peer.told("exit")[0].wanted, "it never lived"
 
 
 def test_without_a_command_it_says_how(home: Home) -> None:
@@ -256,6 +258,7 @@ def test_ctrl_c_is_the_agents(shell: Shell, peer: Peer) -> None:
     shell.key("C-c")
     shell.sees("status=3")
     until_exits(peer, (3, 0, None, False))
+    assert peer.told("exit")[0].wanted, "a person has ended it"
 
 
 def test_ctrl_c_ends_what_does_not_mind_it(shell: Shell, peer: Peer) -> None:
@@ -497,6 +500,7 @@ def test_ctrl_c_while_it_waits_is_the_end(shell: Shell, peer: Peer) -> None:
     shell.key("C-c")
     shell.sees("status=9")
     until_exits(peer, (9, 0, 1.0, False), (9, 0, 2.0, False), (9, 0, None, False))
+    assert [told.wanted for told in peer.told("exit")] == [False, False, True]
 
 
 def test_five_crashes_and_it_gives_up(shell: Shell, peer: Peer, home: Home) -> None:

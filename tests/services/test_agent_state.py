@@ -385,7 +385,7 @@ def test_a_limit_that_is_lifted_does_not_count_until_it_is_told_anew(folder: Pat
         line = _screen(S.USAGE_LIMITED, "limit reached")
         await desk.beat(line, 0)
         desk.clock.advance(60)
-        for written in desk.states.forget_limit(["dev", "nobody"]):
+        for written in desk.states.forget_limit(["dev", "nobody"], desk.clock.monotonic()):
             await written
         assert desk.state is S.IDLE
         assert desk.stored()[-1] == "IDLE SCREEN claude/rule"

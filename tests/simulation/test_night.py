@@ -112,6 +112,11 @@ TEXTS = [
     ),
     (306, "epsilon:developer", "[nudge] You have been idle for 10 min, and your orchestrator is"),
 ]
+#: The two agents of an account that is let go follow each other by five seconds.
+LATE = {
+    (321, "cirrus:held"): "[message",
+    (326, "cirrus:limited"): "[nudge] You have been idle for 6 min. If",
+}
 
 ALERTS = [
     (35, "escalation", "borealis:deaf"),
@@ -286,8 +291,8 @@ def test_a_night_of_twenty_agents(folder: Path) -> None:
     expected = sorted(TEXTS)
     assert len(heard) == len(expected), heard
     for (minute, who, words), (then, whom, begin) in zip(heard, expected, strict=True):
-        # the two agents of an account that is let go follow each other by five seconds
-        assert (minute, who) == (then, whom) or (who, minute) == ("cirrus:held", 321)
+        if (minute, who) != (then, whom):
+            begin = LATE[minute, who]
         assert words.startswith(begin), words
 
 

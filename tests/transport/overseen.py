@@ -43,7 +43,7 @@ class Actor:
         await self.tells(state, **more)
 
     async def tells(
-        self, state: str, source: str = "SCREEN", detail: str = "", **more: Any
+        self, state: str, source: str = "SCREEN", detail: str = "", context: int = 0, **more: Any
     ) -> None:
         """Its client tells this, and since when the screen stands still."""
         self._state = state
@@ -52,6 +52,7 @@ class Actor:
             state=agent_pb2.AgentState.Value(f"AGENT_STATE_{state}"),
             rule="foreground" if source == "PROCESS" else f"claude/{state.lower()}",
             detail=detail,
+            context=context,
         )
         await self.beats(observation=seen, **more)
 

@@ -11,7 +11,11 @@ import pytest
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from orch.v1 import agent_pb2, delivery_pb2, messaging_pb2, supervision_pb2
+from orch_server.core.agent_state import AgentState, EvidenceSource, HookReport, Observation
 from orch_server.core.clock import ManualClock
+from orch_server.core.credit import CreditHold
+from orch_server.core.errors import StoreUnavailable
+from orch_server.storage import credit as table
 from tests.transport.harness import START, fails, serving
 from tests.transport.overseen import SLOW, Actor, Fleet, oversee
 
@@ -83,6 +87,23 @@ def test_after_the_reset_they_go_on_one_after_the_other(folder: Path) -> None:
         assert [len(one.got) for one in team] == [1, 1, 0]
         await fleet.passes(5)
         assert [len(one.got) for one in team] == [1, 1, 1]
+
+    oversee(folder, body)
+
+
+def test_the_same_limit_said_again_between_two_looks_holds_the_account_again(folder: Path) -> None:
+    async def body(fleet: Fleet) -> None:
+        dev = await fleet.agent("dev", "WORKING", kind="codex")
+        await dev.shows("USAGE_LIMITED", detail="limit reached", context=1)
+        await fleet.looks()
+        await fleet.minutes(15)
+        await dev.shows("USAGE_LIMITED", detail="limit reached", context=1)  # a new stream, perhaps
+        await fleet.looks()
+        assert await _holds(fleet) == {}
+        fleet.at.clock.advance(1)
+        await dev.shows("USAGE_LIMITED", detail="limit reached", context=2)
+        await fleet.looks()
+        assert await _minutes_left(fleet, "codex@elsewhere") == 30
 
     oversee(folder, body)
 
@@ -210,6 +231,94 @@ def test_a_guess_is_not_moved_by_a_wall_clock_that_is_set(folder: Path, jump: in
         assert dev.got == []
         await fleet.minutes(1)
         assert len(dev.got) == 1
+
+    oversee(folder, body)
+
+
+async def _stored(fleet: Fleet) -> dict[str, CreditHold]:
+    await fleet.written()
+    return await fleet.at.core.store.read(table.load_all)
+
+
+def _tells(fleet: Fleet, role: str, detail: str) -> asyncio.Task[None] | None:
+    """A client tells of a limit, at this very moment."""
+    core = fleet.at.core
+    agent = core.registry.at("atlas", role)
+    assert agent is not None
+    limit = Observation(EvidenceSource.SCREEN, AgentState.USAGE_LIMITED, "x/limit", detail)
+    return core.states.observed(agent.id, agent.epoch, limit, timedelta(0))
+
+
+def test_a_hold_by_hand_beside_one_that_is_told_outlasts_a_restart(folder: Path) -> None:
+    async def body(fleet: Fleet) -> None:
+        core = fleet.at.core
+        await fleet.agent("dev", "WORKING")
+        by_hand = asyncio.create_task(core.credit.hold("op", "claude@elsewhere", TWO))
+        await asyncio.sleep(0)
+        _tells(fleet, "dev", "limit reached")
+        await by_hand
+        assert (await _stored(fleet))["claude@elsewhere"].manual
+        assert (await _holds(fleet))["claude@elsewhere"].source == "op"
+
+    oversee(folder, body)
+
+
+def test_a_limit_that_is_told_while_the_account_is_let_go_holds_it_again(folder: Path) -> None:
+    async def body(fleet: Fleet) -> None:
+        core = fleet.at.core
+        dev = await fleet.agent("dev", "WORKING")
+        await fleet.agent("mate", "WORKING")
+        await _limited(fleet, dev)
+        letting = asyncio.create_task(core.credit.release("op", "claude@elsewhere"))
+        await asyncio.sleep(0)
+        fleet.at.clock.advance(0.001)
+        _tells(fleet, "mate", LIMIT)
+        await letting
+        assert (await _stored(fleet))["claude@elsewhere"].ends_at == TWO
+        assert list(await _holds(fleet)) == ["claude@elsewhere"]
+        assert (await fleet.at.agent("atlas:mate")).state == agent_pb2.AGENT_STATE_USAGE_LIMITED
+
+    oversee(folder, body)
+
+
+def test_a_hold_that_the_store_did_not_take_is_written_again(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def away(unit: object) -> None:
+        raise StoreUnavailable("The disk is full.")
+
+    async def body(fleet: Fleet) -> None:
+        core = fleet.at.core
+        await fleet.agent("dev", "WORKING")
+        await fleet.agent("mate", "WORKING", credential="other")
+        with monkeypatch.context() as broken:
+            broken.setattr(core.store, "write", away)
+            await asyncio.gather(_tells(fleet, "dev", LIMIT), return_exceptions=True)
+            with pytest.raises(StoreUnavailable):
+                await core.credit.hold("op", "other", TWO + timedelta(hours=1))
+            with pytest.raises(StoreUnavailable):
+                await core.credit.release("op", "claude@elsewhere")
+        assert list(await _holds(fleet)) == ["claude@elsewhere"]
+        assert await _stored(fleet) == {}
+        await fleet.looks()
+        assert (await _stored(fleet))["claude@elsewhere"].ends_at == TWO
+        assert ("usage-limited", "claude@elsewhere") in await fleet.alerts()
+
+    oversee(folder, body)
+
+
+def test_a_limit_of_an_unknown_account_ends_with_its_time_too(folder: Path) -> None:
+    async def body(fleet: Fleet) -> None:
+        core = fleet.at.core
+        dev = await fleet.agent("dev", "", kind="")
+        agent = core.registry.at("atlas", "dev")
+        assert agent is not None
+        await core.states.hook(agent, HookReport("StopFailure", "", "rate_limit", LIMIT))
+        await dev.breaks()
+        await fleet.minutes(119)
+        assert core.states.status(agent.id).state is AgentState.USAGE_LIMITED
+        await fleet.minutes(1)
+        assert core.states.status(agent.id).state is AgentState.IDLE
 
     oversee(folder, body)
 

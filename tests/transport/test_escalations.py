@@ -294,6 +294,74 @@ def test_who_answers_its_nudge_is_no_matter(folder: Path) -> None:
     oversee(folder, body)
 
 
+def test_who_answers_its_nudge_before_anybody_looks_is_no_matter(folder: Path) -> None:
+    async def body(fleet: Fleet) -> None:
+        _, manager, dev = await _managed(fleet)
+        await dev.shows("IDLE")
+        await fleet.minutes(5)
+        fleet.at.clock.advance(10)
+        await dev.beats(moved=3)
+        await fleet.minutes(30)
+        assert (len(dev.got), manager.got) == (1, [])
+
+    oversee(folder, body)
+
+
+def test_a_client_that_served_many_panes_is_one_matter(folder: Path) -> None:
+    async def body(fleet: Fleet) -> None:
+        _, manager, _ = await _managed(fleet)
+        for n in range(4):
+            await fleet.agent(f"own{n}", "WORKING")
+        many = [
+            await fleet.agent(f"pane{n}", "WORKING", client_id="all", courier=True)
+            for n in range(20)
+        ]
+        for one in many:
+            await one.breaks()
+        await fleet.minutes(20)
+        assert await fleet.escalations() == [("atlas:pane0", "LOST", 3)]
+        assert "not heard for 2 min, nor were 19 other panes that it served" in manager.got[0]
+        assert await fleet.alerts() == [("escalation", "atlas:pane0")]
+
+    oversee(folder, body)
+
+
+def test_of_very_many_matters_the_first_are_named_and_one_alert_is_raised(folder: Path) -> None:
+    async def body(fleet: Fleet) -> None:
+        _, manager, _ = await _managed(fleet)
+        for n in range(12):
+            await (await fleet.agent(f"other{n}", "WORKING")).shows("WAITING_PERMISSION")
+        await fleet.minutes(21)
+        text = manager.got[0]
+        assert (text.count("atlas:other"), text.splitlines()[-1]) == (
+            10,
+            "And 2 more: orch-client escalations.",
+        )
+        assert await fleet.alerts() == [("escalation", "atlas")]
+
+    oversee(folder, body)
+
+
+@pytest.mark.parametrize("deaf", ["limited", "muted"])
+def test_a_manager_that_cannot_hear_now_is_passed_over(folder: Path, deaf: str) -> None:
+    async def body(fleet: Fleet) -> None:
+        boss = await fleet.agent("orchestrator", "WORKING", credential="first")
+        manager = await fleet.agent("project_manager", "IDLE", credential="second")
+        if deaf == "limited":
+            await manager.shows("USAGE_LIMITED", detail="limit reached")
+        else:
+            request = messaging_pb2.SetDoNotDisturbRequest(
+                target="atlas:project_manager", enabled=True
+            )
+            await fleet.at.messaging.SetDoNotDisturb(request)
+        await fleet.looks()
+        await fleet.agent("dev", "WAITING_PERMISSION", credential="third")
+        await fleet.minutes(6)
+        assert (len(boss.got), manager.got) == (1, [])
+
+    oversee(folder, body)
+
+
 async def _mute(fleet: Fleet) -> None:
     request = messaging_pb2.SetDoNotDisturbRequest(target="atlas:dev", enabled=True)
     await fleet.at.messaging.SetDoNotDisturb(request)

@@ -10,6 +10,7 @@ import pytest
 from google.protobuf.field_mask_pb2 import FieldMask
 
 from orch.v1 import (
+    authorization_pb2,
     heartbeat_pb2,
     messaging_pb2,
     scheduler_pb2,
@@ -251,6 +252,42 @@ def test_an_agent_whose_orchestrator_is_lost_is_told_to_go_on(folder: Path) -> N
     oversee(folder, body)
 
 
+@pytest.mark.parametrize(("target", "goes_on"), [("orchestrator", True), ("qa", False)])
+def test_who_waits_for_a_silent_orchestrator_is_told_to_go_on(
+    folder: Path, target: str, goes_on: bool
+) -> None:
+    async def body(fleet: Fleet) -> None:
+        boss = await fleet.agent("orchestrator", "WORKING")
+        await fleet.agent("qa", "WORKING")
+        dev = await fleet.agent("dev", "IDLE")
+        request = session_state_pb2.AddDependencyRequest(target=target, reason="its word")
+        await fleet.at.state.AddDependency(request, metadata=fleet.at.token("atlas", "dev"))
+        await fleet.minutes(20)
+        assert dev.got == []
+        await boss.breaks()
+        await fleet.minutes(20)
+        assert ["silent" in text for text in dev.got] == [True] * goes_on
+
+    oversee(folder, body)
+
+
+def test_leave_that_was_asked_of_a_silent_orchestrator_is_waited_for(folder: Path) -> None:
+    async def body(fleet: Fleet) -> None:
+        boss = await fleet.agent("orchestrator", "WORKING")
+        dev = await fleet.agent("dev", "IDLE")
+        request = authorization_pb2.RequestAuthorizationRequest(
+            action="look", priority=authorization_pb2.AUTHORIZATION_PRIORITY_LOW
+        )
+        await fleet.at.authorization.RequestAuthorization(
+            request, metadata=fleet.at.token("atlas", "dev")
+        )
+        await boss.breaks()
+        await fleet.minutes(25)
+        assert dev.got == []
+
+    oversee(folder, body)
+
+
 @pytest.mark.parametrize("state", ["HUNG", "USAGE_LIMITED", "AUTH_FAILED", "SHELL"])
 def test_an_orchestrator_that_cannot_act_is_as_good_as_lost(folder: Path, state: str) -> None:
     async def body(fleet: Fleet) -> None:
@@ -309,6 +346,36 @@ def test_a_movement_after_the_nudge_or_long_before_it_makes_it_no_false_one(
         await dev.beats(moved=ago)
         assert len(dev.got) == 1
         assert (await fleet.counts()).false_alarms == 0
+
+    oversee(folder, body)
+
+
+def test_evidence_that_grew_old_is_not_fresh_again_when_the_clock_is_set_back(folder: Path) -> None:
+    async def body(fleet: Fleet) -> None:
+        dev = await fleet.agent("dev", "IDLE")
+        fleet.at.clock.set(fleet.at.clock.now() - timedelta(hours=1))
+        for _ in range(30):
+            fleet.at.clock.advance(60)
+            await dev.beats(blind=True)
+            await fleet.looks()
+        assert dev.got == []
+
+    oversee(folder, body)
+
+
+def test_those_of_an_account_that_was_limited_are_not_woken_all_at_once(folder: Path) -> None:
+    async def body(fleet: Fleet) -> None:
+        team = [await fleet.agent(f"dev{n}", "WORKING") for n in range(4)]
+        for one in team:
+            await one.shows("USAGE_LIMITED", detail="You've hit your limit · resets 2pm (UTC)")
+        await fleet.looks()
+        await fleet.minutes(120)
+        woken = []
+        for _ in range(70):
+            await fleet.passes(5)
+            woken.append(sum(len(one.got) for one in team))
+        assert [woken.count(n) for n in (1, 2, 3)] == [1, 1, 1]
+        assert woken[-1] == 4
 
     oversee(folder, body)
 

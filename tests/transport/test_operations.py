@@ -10,6 +10,7 @@ import pytest
 
 from orch.v1 import heartbeat_pb2
 from orch_server.core.clock import ManualClock
+from orch_server.storage import operations
 from tests.transport.harness import START, Serving, fails, run, serving
 from tests.transport.overseen import span
 
@@ -52,6 +53,29 @@ def test_a_duration_of_zero_ends_it_and_needs_no_reason(folder: Path) -> None:
         commits = at.core.store.commits
         await _extend(at, 0, "")
         assert at.core.store.commits == commits, "nothing was running, nothing is written"
+
+    run(folder, body)
+
+
+def test_it_can_be_ended_several_times_at_once(folder: Path) -> None:
+    async def body(at: Serving) -> None:
+        await at.alive("dev", "%1")
+        await _extend(at, 30)
+        await asyncio.gather(*(_extend(at, 0) for _ in range(4)))
+
+    run(folder, body)
+
+
+@pytest.mark.parametrize("status", [0, 3])
+def test_it_is_over_when_its_agent_has_ended(folder: Path, status: int) -> None:
+    async def body(at: Serving) -> None:
+        stream = await at.alive("dev", "%1")
+        await _extend(at, 30)
+        await stream.send(exit=heartbeat_pb2.AgentExit(status=status))
+        await stream.beat()
+        assert not (await at.agent("atlas:dev")).HasField("operation")
+        await at.core.store.write(lambda tx: None)
+        assert await at.core.store.read(operations.load_all) == {}
 
     run(folder, body)
 

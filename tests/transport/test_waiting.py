@@ -370,6 +370,11 @@ def test_where_everyone_waits_for_everyone_all_cycles_are_broken(folder: Path) -
         assert not graph.cycles
         ended = [subject for kind, subject in await _events(at) if kind == "deadlock.broken"]
         assert len(ended) == len(set(ended)) == 132 - len(graph.waits)
+        for role in roles:
+            (text,) = await _texts(at, role)
+            assert text.count("\n") == 3
+            assert text.endswith("more deadlocks were broken with them: orch-client waiting.")
+        assert len(await _alerts(at)) == 1
 
     run(folder, body)
 

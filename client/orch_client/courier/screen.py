@@ -8,17 +8,20 @@ from __future__ import annotations
 
 import re
 import unicodedata
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 from orch_client.courier.kinds import Composer, Kind, Rule
 
 IDLE, WORKING, STARTING, UNKNOWN = "idle", "working", "starting", "unknown"
+LIMITED = "usage_limited"
 #: In these states no composer takes text, whatever looks like one.
 _HIDING = frozenset({"waiting_permission", "waiting_question", UNKNOWN})
 _ESCAPE = re.compile(r"\x1b(?:\[([0-9;:]*)([A-Za-z])|\][^\x07\x1b]*(?:\x07|\x1b\\)|.)")
 _MENU_LINES = 8
 _ENOUGH = 20  # letters of a text's end
+_AROUND = 400  # letters of what was said last
 _PLENTY = 400  # signs of a text's end, none of which need be a letter: more than rulers have
 _MARK = re.compile(r"^[^\w(\"'“]+")  # what stands before a line's words
 _EXTENDED = ("38", "48", "58")
@@ -40,13 +43,14 @@ class Line:
 @dataclass(frozen=True, slots=True)
 class Reading:
     """What a screen shows: the state, the rule that told it, the composer's text ("" when it is
-    empty, None when there is no composer), and the words of the line that told it, "" when none
-    did."""
+    empty, None when there is no composer), the words of the line that told it, "" when none did,
+    and, of a usage limit, a number that stands for what was said around that line, else 0."""
 
     state: str
     rule: str
     draft: str | None
     line: str = ""
+    context: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +87,8 @@ def read(kind: Kind, lines: list[Line]) -> Reading:
             hidden = rule.state in _HIDING
             told = _telling(rule, lines) or line
             words = _MARK.sub("", told.text).rstrip()
-            return Reading(rule.state, rule.id, None if hidden else draft, words)
+            context = _context(kind, lines) if rule.state == LIMITED else 0
+            return Reading(rule.state, rule.id, None if hidden else draft, words, context)
     if draft is None:
         return Reading(UNKNOWN, "", None)
     return Reading(IDLE, "composer", draft)
@@ -179,6 +184,13 @@ def _match(rule: Rule, kind: Kind, lines: list[Line]) -> Line | None:
             if found and (not rule.coloured or _is_coloured(line, found) or _is_plain(lines)):
                 return line
     return None
+
+
+def _context(kind: Kind, lines: list[Line]) -> int:
+    """Stands for what was said last, however it is wrapped, and whatever is in the composer."""
+    top = None if kind.composer is None else composer_top(kind.composer, lines)
+    said = essence("".join(line.text for line in lines[:top]))
+    return zlib.crc32(said[-_AROUND:].encode())
 
 
 def _telling(rule: Rule, lines: list[Line]) -> Line | None:

@@ -235,6 +235,7 @@ class Observation(_message.Message):
     STATE_FIELD_NUMBER: _builtins.int
     RULE_FIELD_NUMBER: _builtins.int
     DETAIL_FIELD_NUMBER: _builtins.int
+    CONTEXT_FIELD_NUMBER: _builtins.int
     source: _agent_pb2.EvidenceSource.ValueType
     """SCREEN or PROCESS."""
     state: _agent_pb2.AgentState.ValueType
@@ -245,6 +246,10 @@ class Observation(_message.Message):
     """
     detail: _builtins.str
     """The line that told it; at most 200 characters."""
+    context: _builtins.int
+    """Of a usage limit: stands for what was said around the line, so that the same line, said again, is
+    another limit. 0 when it is not known.
+    """
     def __init__(
         self,
         *,
@@ -252,10 +257,11 @@ class Observation(_message.Message):
         state: _agent_pb2.AgentState.ValueType = ...,
         rule: _builtins.str = ...,
         detail: _builtins.str = ...,
+        context: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["detail", b"detail", "rule", b"rule", "source", b"source", "state", b"state"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["context", b"context", "detail", b"detail", "rule", b"rule", "source", b"source", "state", b"state"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -271,12 +277,17 @@ class AgentExit(_message.Message):
     SIGNAL_FIELD_NUMBER: _builtins.int
     RESTART_AFTER_FIELD_NUMBER: _builtins.int
     GAVE_UP_FIELD_NUMBER: _builtins.int
+    WANTED_FIELD_NUMBER: _builtins.int
     status: _builtins.int
     """Its exit status; 0 when a signal ended it."""
     signal: _builtins.int
     """The signal that ended it; 0 when none did."""
     gave_up: _builtins.bool
     """Whether it is not started again because it crashed too often."""
+    wanted: _builtins.bool
+    """Whether it is no crash, whatever its status: somebody wanted the end, by Ctrl-C or by a signal to
+    "orch-client run", or it could not be started at all.
+    """
     @_builtins.property
     def restart_after(self) -> _duration_pb2.Duration:
         """When it is started again; absent when it is not."""
@@ -288,10 +299,11 @@ class AgentExit(_message.Message):
         signal: _builtins.int = ...,
         restart_after: _duration_pb2.Duration | None = ...,
         gave_up: _builtins.bool = ...,
+        wanted: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["restart_after", b"restart_after"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["gave_up", b"gave_up", "restart_after", b"restart_after", "signal", b"signal", "status", b"status"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["gave_up", b"gave_up", "restart_after", b"restart_after", "signal", b"signal", "status", b"status", "wanted", b"wanted"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -73,6 +73,7 @@ class Observation:
     state: AgentState
     rule: str
     detail: str
+    context: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +95,7 @@ class Exit:
     signal: int
     restart_after: timedelta | None
     gave_up: bool
+    wanted: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,4 +178,4 @@ def told_by_exit(ended: Exit) -> tuple[AgentState, str]:
     if ended.gave_up:
         how += "; given up after too many crashes"
     clean = ended.signal in _BY_A_PERSON or (not ended.signal and ended.status in _NO_CRASH)
-    return (_S.SHELL if clean else _S.DEAD), how
+    return (_S.SHELL if clean or ended.wanted else _S.DEAD), how

@@ -11,6 +11,8 @@ from orch_server.core.text import one_line
 
 #: Links of a cycle that a text names.
 _SHOWN = 6
+#: Deadlocks that a text tells.
+_TOLD = 3
 
 
 class WaitKind(StrEnum):
@@ -104,6 +106,15 @@ def advice(deadlock: Deadlock, wait: Wait) -> str:
             " and ask again if it is still needed."
         )
     return "Your wait is over: go on without it, or settle it with the others."
+
+
+def together(texts: Sequence[str]) -> str:
+    """What is said of several deadlocks at once; not every one of very many."""
+    more = len(texts) - _TOLD
+    last = (
+        [f"{more} more deadlocks were broken with them: orch-client waiting."] if more > 0 else []
+    )
+    return "\n".join((*texts[:_TOLD], *last))
 
 
 def _link(wait: Wait, name: Callable[[str], str]) -> str:

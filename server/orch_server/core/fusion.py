@@ -38,7 +38,8 @@ STARTED = "started"
 @dataclass(frozen=True, slots=True)
 class Sign:
     """One thing that told a state: since when, `began`, and when it was last seen to, `seen`.
-    `began_at` is for people; `reset_at` is the end of a usage limit, when it was said."""
+    `began_at` is for people; `reset_at` is the end of a usage limit, when it was said; `context` is
+    that of the observation."""
 
     source: EvidenceSource
     state: AgentState
@@ -48,6 +49,7 @@ class Sign:
     seen: float
     began_at: datetime
     reset_at: datetime | None = None
+    context: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +110,10 @@ def same(old: Sign | None, new: Observation) -> bool:
     """Whether a look shows what an earlier one has shown, so that it goes on rather than begins."""
     if old is None or (old.source, old.state) != (new.source, new.state):
         return False
-    return new.state not in _TOLD_BY_LINE or (old.rule, old.detail) == (new.rule, new.detail)
+    if new.state not in _TOLD_BY_LINE:
+        return True
+    elsewhere = old.context != new.context and old.context != 0
+    return (old.rule, old.detail) == (new.rule, new.detail) and not elsewhere
 
 
 def after_hook(seen: Seen, hook: Sign) -> Seen:

@@ -21,6 +21,8 @@ REAL_WORK = 90.0
 SPACING = MINUTE
 #: When a matter is taken to each of its levels, counted from its beginning.
 LADDER = (0.0, 5 * MINUTE, 15 * MINUTE)
+#: So many matters are named in one text; and more alerts of a session at once are one.
+NAMED, ALERTS = 10, 3
 #: A lost client is no matter before this.
 LOST_FOR = 2 * MINUTE
 
@@ -214,7 +216,7 @@ _TEXTS = {
     NudgeReason.IDLE: (
         "[nudge] You have been idle for {minutes} min. If work of yours is left, go on with it. If"
         " you wait for somebody, say so: orch-client waiting add TARGET REASON. If all is done,"
-        " report it: orch-client send project_manager TEXT."
+        " report it: orch-client send {manager} TEXT."
     ),
     NudgeReason.GO_ON: (
         "[nudge] You have been idle for {minutes} min, and your orchestrator is silent ({why}). Do"
@@ -223,9 +225,10 @@ _TEXTS = {
 }
 
 
-def nudge_text(reason: NudgeReason, idle: float, why: str) -> str:
-    """What an idle agent is told."""
-    return _TEXTS[reason].format(minutes=int(idle // MINUTE), why=why)
+def nudge_text(reason: NudgeReason, idle: float, why: str, role: str) -> str:
+    """What an idle agent of this role is told."""
+    manager = "orchestrator" if role == "project_manager" else "project_manager"
+    return _TEXTS[reason].format(minutes=int(idle // MINUTE), why=why, manager=manager)
 
 
 _SAID = {
@@ -244,6 +247,17 @@ def matter_text(address: str, matter: Matter, detail: str) -> str:
 
 
 def escalation_text(matters: list[str], level: int) -> str:
-    """What one receiver is told of all that is due for him."""
+    """What one receiver is told of all that is due for him; not every one of very many."""
     head = "[escalation]" if level == 1 else f"[escalation, level {level}]"
-    return "\n".join((f"{head} Please see to it; 'orch-client why AGENT' tells more.", *matters))
+    lines = [f"{head} Please see to it; 'orch-client why AGENT' tells more.", *matters[:NAMED]]
+    if len(matters) > NAMED:
+        lines.append(f"And {len(matters) - NAMED} more: orch-client escalations.")
+    return "\n".join(lines)
+
+
+def summary(session: str, matters: list[str]) -> str:
+    """Many matters of a session that were told in vain, in a few sentences."""
+    return (
+        f"{len(matters)} matters of session {session} were told in vain: orch-client escalations."
+        f" The first: {matters[0]}"
+    )

@@ -31,10 +31,5 @@ async def watch_leases(heartbeat: HeartbeatService, clock: Clock) -> None:
 async def feel_pulse(heartbeat: HeartbeatService) -> None:
     """Lets the service notice when this process itself stood still, and how busy it is."""
     while True:
-        stalled = heartbeat.pulse()
-        if stalled:
-            try:
-                await heartbeat.record_stall(stalled)
-            except OrchError as exc:
-                logger.warning("stall not stored", extra={"error": exc.message})
+        heartbeat.pulse()
         await asyncio.sleep(PULSE)

@@ -119,6 +119,12 @@ class AgentStates:
         known = self._of(agent_id)
         return known.since if known is not None else self._clock.monotonic()
 
+    def seen_at(self, agent_id: str) -> float | None:
+        """The monotonic time at which what tells the state was last seen; None when nothing is."""
+        known = self._of(agent_id)
+        sign = known.verdict.sign if known is not None else None
+        return sign.seen if sign is not None else None
+
     def last_activity(self, agent_id: str) -> float | None:
         """The monotonic time at which its screen last moved or a hook of a turn came; None when
         neither is known."""
@@ -138,8 +144,8 @@ class AgentStates:
         epoch: int,
         observation: Observation | None,
         quiet: timedelta | None,
-    ) -> Awaitable[None] | None:
-        """A beat came. Returns the write to wait for when that changed something, else None.
+    ) -> asyncio.Task[None] | None:
+        """A beat came. Returns the write that goes on when that changed something, else None.
 
         No observation, with `quiet` for a screen and without for processes: the same as the last
         one of this connection. Raises StaleEpoch, and so does the write.
@@ -211,14 +217,22 @@ class AgentStates:
             known.looked = None
         self._decide(agent, known, lambda tx: None)
 
-    def forget_limit(self, agent_ids: Iterable[str]) -> list[Awaitable[None]]:
-        """What was said of a usage limit up to now does not count any more. Returns the writes,
+    def time_passed(self) -> None:
+        """Limits whose end was said and has come are over, also for agents without a client."""
+        limited = [i for i, k in self._known.items() if k.verdict.state is AgentState.USAGE_LIMITED]
+        for agent_id in limited:
+            agent, known = self._registry.get(agent_id), self._known[agent_id]
+            if agent is not None and known.pane == agent.incarnation:
+                self._decide(agent, known, lambda tx: None)
+
+    def forget_limit(self, agent_ids: Iterable[str], until: float) -> list[Awaitable[None]]:
+        """What was said of a usage limit up to then does not count any more. Returns the writes,
         which go on also when nobody waits for them."""
         written = []
         for agent_id in agent_ids:
             agent, known = self._registry.get(agent_id), self._of(agent_id)
             if agent is not None and known is not None:
-                known.seen = replace(known.seen, forgotten=self._clock.monotonic())
+                known.seen = replace(known.seen, forgotten=until)
                 written.append(self._decide(agent, known, lambda tx: None))
         return [one for one in written if one is not None]
 
@@ -268,11 +282,12 @@ class AgentStates:
         old = seen.unread if unread else seen.screen if screen else seen.process
         if old is not None and fusion.same(old, new):
             now = self._clock.monotonic()
-            sign = replace(old, rule=new.rule, detail=new.detail, seen=now)
+            sign = replace(old, rule=new.rule, detail=new.detail, seen=now, context=new.context)
         else:
             limited = new.state is AgentState.USAGE_LIMITED
             reset_at = reset_time(new.detail, self._clock.now(), self._zone) if limited else None
             sign = self._new_sign(new.source, new.state, new.rule, new.detail, reset_at)
+            sign = replace(sign, context=new.context)
         return fusion.after_look(seen, sign, quiet)
 
     def _take_looks(self, known: _Known) -> None:
@@ -286,7 +301,7 @@ class AgentStates:
         crosses = still is not None and (still >= STILL) is not (known.seen.quiet >= STILL)
         return crosses or known.verdict.pending or known.unsaved
 
-    def _decide(self, agent: Agent, known: _Known, check: Check) -> Awaitable[None] | None:
+    def _decide(self, agent: Agent, known: _Known, check: Check) -> asyncio.Task[None] | None:
         """Chooses among the evidence; returns the write when that changed what is stored."""
         before, verdict = known.verdict, fusion.fuse(known.seen, self._clock.now())
         changed = _key(verdict) != _key(before)

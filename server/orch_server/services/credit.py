@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
+from functools import partial
 from math import inf
 
 from orch_server.core.agent import Agent
@@ -31,6 +32,8 @@ logger = logging.getLogger(__name__)
 _PLACES_HOLD = 1.0
 #: A hold whose end has come is let go by the loop; until then nobody asks more often than this.
 _SOON = 1.0
+#: What the store did not take is written again after so long.
+_SAVE_AGAIN = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +42,14 @@ class _Places:
 
     of: dict[str, int]
     made: float
+
+
+@dataclass(frozen=True, slots=True)
+class _Told:
+    """By whom a hold was told, and whether an alert is due."""
+
+    actor: str
+    alert: bool
 
 
 class CreditService:
@@ -61,6 +72,7 @@ class CreditService:
         self._guessed: dict[str, float] = {}  # the monotonic ends that are guesses
         self._released: dict[str, float] = {}  # when accounts were let go, monotonic
         self._places: dict[str, _Places] = {}
+        self._unsaved: dict[str, _Told] = {}  # accounts whose hold the store does not have yet
         self._writes: set[asyncio.Task[None]] = set()
         self._ran_at = -inf
         self.changed = asyncio.Event()
@@ -104,10 +116,19 @@ class CreditService:
             return None
         return self._clock.now() + timedelta(seconds=left if released else max(left, _SOON))
 
-    def held(self) -> list[tuple[CreditHold, list[Agent]]]:
-        """The accounts that are held, by name, each with its agents."""
+    def free_since(self, agent: Agent) -> float | None:
+        """The monotonic time at which it was the agent's turn to go on after a hold; None when its
+        account was never held, or is."""
+        hold = self._holds.get(self.credential_of(agent))
+        if hold is None or hold.released_at is None:
+            return None
+        place = self._place(hold, agent.id)
+        return self._released[hold.credential] + place * STAGGER.total_seconds()
+
+    def held(self) -> list[CreditHold]:
+        """The accounts that are held, by name."""
         held = (h for h in self._holds.values() if h.released_at is None)
-        return [(h, self.agents_of(h.credential)) for h in sorted(held, key=lambda h: h.credential)]
+        return sorted(held, key=lambda h: h.credential)
 
     # ---- what changes ----
 
@@ -121,8 +142,7 @@ class CreditService:
             )
         known = self._named(name)
         hold = CreditHold(known, now, ends_at, True, 0, actor, "held by hand", manual=True)
-        await self._store.write(lambda tx: table.save(tx, hold, actor))
-        self._begin(hold)
+        await self._change(hold, actor)
         return hold
 
     async def release(self, actor: str, name: str) -> None:
@@ -130,7 +150,7 @@ class CreditService:
         known = self._named(name)
         hold = self._holds.get(known)
         if hold is None or hold.released_at is not None:
-            held = ", ".join(h.credential for h, _ in self.held()) or "none"
+            held = ", ".join(h.credential for h in self.held()) or "none"
             raise NotFound(f"The account '{printable(known)}' is not held; held are: {held}.")
         await self._let_go(hold, actor)
 
@@ -152,15 +172,22 @@ class CreditService:
         )
         if hold is None:
             return
-        new_one = before is None or before.released_at is not None
         self._begin(hold)
-        self._write(lambda tx: _save(tx, hold, agent.address, tell=new_one))
+        new_one = before is None or before.released_at is not None
+        unsaved = self._unsaved.get(credential)
+        self._unsaved[credential] = _Told(
+            agent.address, alert=new_one or (unsaved is not None and unsaved.alert)
+        )
+        task = asyncio.create_task(self._save_all())
+        self._writes.add(task)
+        task.add_done_callback(self._writes.discard)
 
     async def run_due(self) -> datetime | None:
         """Lets go what is due, and wakes the agents whose turn has come. Returns when to be called
         again, None when nothing is held."""
+        await self._save_all()
         now, since = self._clock.monotonic(), self._ran_at
-        coming: list[float] = []
+        coming = [_SAVE_AGAIN] if self._unsaved else []
         for hold in list(self._holds.values()):
             if hold.released_at is None and self._left(hold) <= 0:
                 await self._let_go(hold, "")
@@ -189,26 +216,59 @@ class CreditService:
         return coming
 
     async def _let_go(self, hold: CreditHold, actor: str) -> None:
-        """The hold is over; its agents go on one after the other."""
-        released = replace(hold, released_at=self._clock.now())
-        await self._store.write(lambda tx: table.save(tx, released, actor))
-        agents = self.agents_of(hold.credential)
-        now = self._clock.monotonic()
-        self._holds[hold.credential], self._released[hold.credential] = released, now
-        self._guessed.pop(hold.credential, None)
-        self._places[hold.credential] = _Places({a.id: k for k, a in enumerate(agents)}, now)
-        self.changed.set()
-        await asyncio.gather(*self._states.forget_limit(a.id for a in agents))
+        """The hold is over; its agents go on one after the other. A limit that they tell of later
+        is another one."""
+        now, agents = self._clock.monotonic(), [a.id for a in self.agents_of(hold.credential)]
+        await self._change(replace(hold, released_at=self._clock.now()), actor)
+        await asyncio.gather(*self._states.forget_limit(agents, now))
+
+    async def _change(self, hold: CreditHold, actor: str) -> None:
+        """Makes this the hold of its account, in memory first, so that the store gets changes in
+        their order. What the store does not take is undone, unless it was changed again."""
+        credential = hold.credential
+        before, released = self._holds.get(credential), self._released.get(credential)
+        self._begin(hold)
+        try:
+            await self._store.write(lambda tx: table.save(tx, hold, actor))
+        except OrchError:
+            if self._holds[credential] is hold:
+                self._undo(credential, before, released)
+            raise
+
+    def _undo(self, credential: str, before: CreditHold | None, released: float | None) -> None:
+        if before is not None:
+            self._begin(before)
+        else:
+            del self._holds[credential]
+        if released is not None:
+            self._released[credential] = released
+
+    async def _save_all(self) -> None:
+        """Writes what agents have told of limits, now, or again when the store did not take it."""
+        while self._unsaved:
+            credential, told = self._unsaved.popitem()
+            hold = self._holds[credential]
+            try:
+                await self._store.write(partial(_save, hold=hold, told=told))
+            except OrchError as exc:
+                logger.warning("hold not stored", extra={"error": exc.message})
+                self._unsaved.setdefault(credential, told)
+                return
 
     # ---- parts ----
 
     def _begin(self, hold: CreditHold) -> None:
-        self._holds[hold.credential] = hold
-        self._guessed.pop(hold.credential, None)
-        self._places.pop(hold.credential, None)
-        if not hold.reset_known:
+        credential, now = hold.credential, self._clock.monotonic()
+        self._holds[credential] = hold
+        self._guessed.pop(credential, None)
+        self._places.pop(credential, None)
+        if hold.released_at is not None:
+            self._released[credential] = now
+            places = {a.id: k for k, a in enumerate(self.agents_of(credential))}
+            self._places[credential] = _Places(places, now)
+        elif not hold.reset_known:
             left = (hold.ends_at - self._clock.now()).total_seconds()
-            self._guessed[hold.credential] = self._clock.monotonic() + left
+            self._guessed[credential] = now + left
         self.changed.set()
 
     def _left(self, hold: CreditHold) -> float:
@@ -251,20 +311,8 @@ class CreditService:
             )
         return found
 
-    def _write(self, unit: Callable[[Transaction], None]) -> None:
-        task = asyncio.create_task(_stored(self._store.write(unit)))
-        self._writes.add(task)
-        task.add_done_callback(self._writes.discard)
 
-
-async def _stored(writing: Awaitable[None]) -> None:
-    try:
-        await writing
-    except OrchError as exc:
-        logger.warning("hold not stored", extra={"error": exc.message})
-
-
-def _save(tx: Transaction, hold: CreditHold, actor: str, tell: bool) -> None:
-    table.save(tx, hold, actor)
-    if tell:
+def _save(tx: Transaction, hold: CreditHold, told: _Told) -> None:
+    table.save(tx, hold, told.actor)
+    if told.alert:
         table.tell(tx, hold)

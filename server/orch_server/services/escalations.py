@@ -15,6 +15,7 @@ from orch_server.core.agent_state import AgentState
 from orch_server.core.alert import NewAlert, Severity
 from orch_server.core.clock import Clock
 from orch_server.core.supervision import (
+    ALERTS,
     LADDER,
     SPACING,
     Escalation,
@@ -24,10 +25,12 @@ from orch_server.core.supervision import (
     escalation_text,
     matter_text,
     next_level_at,
+    summary,
 )
 from orch_server.core.timeline import Timeline
 from orch_server.services.agent_state import AgentStates
 from orch_server.services.agents import AgentRegistry
+from orch_server.services.credit import CreditService
 from orch_server.storage import supervision as table
 from orch_server.storage.alerts import raise_alert
 from orch_server.storage.lookup import new_id
@@ -71,6 +74,7 @@ class Escalations:
         store: Store,
         registry: AgentRegistry,
         states: AgentStates,
+        credit: CreditService,
         clock: Clock,
         spoken: dict[str, float],
         timeline: Timeline,
@@ -78,6 +82,7 @@ class Escalations:
         self._store = store
         self._registry = registry
         self._states = states
+        self._credit = credit
         self._clock = clock
         self._spoken = spoken
         self._timeline = timeline
@@ -159,7 +164,8 @@ class Escalations:
     def _hears(self, agent: Agent) -> bool:
         state = self._states.status(agent.id).state
         there = agent.incarnation is not None and agent.liveness is not Liveness.ENDED
-        return there and state not in _DEAF
+        held = agent.do_not_disturb or self._credit.held_until(agent) is not None
+        return there and not held and state not in _DEAF
 
     def _choose(
         self, steps: Iterable[_Step], policies: dict[str, Policy]
@@ -234,8 +240,9 @@ def _alone(step: _Step, only: dict[str, str]) -> bool:
 def _tell(tx: Transaction, due: list[_Step]) -> None:
     for step in due:
         table.save_escalation(tx, step.row, step.agent.session, "raised")
-        if step.row.level == _LAST:
-            _alert(tx, step)
+    last = [step for step in due if step.row.level == _LAST]
+    for session in {step.agent.session: None for step in last}:
+        _alert(tx, session, [step for step in last if step.agent.session == session])
     for receiver_id in {r.id: None for step in due for r in step.receivers}:
         mine = [step for step in due if any(r.id == receiver_id for r in step.receivers)]
         level = max(step.row.level for step in mine)
@@ -247,8 +254,18 @@ def _sentence(step: _Step) -> str:
     return matter_text(step.agent.address, step.row.matter, step.row.detail)
 
 
-def _alert(tx: Transaction, step: _Step) -> None:
-    """A person is needed: the account is not let in, or all levels were told in vain."""
-    kind = "auth-failed" if step.row.matter is Matter.AUTH_FAILED else "escalation"
-    address, session = step.agent.address, step.agent.session
-    raise_alert(tx, NewAlert(Severity.CRITICAL, kind, address, _sentence(step), session))
+def _alert(tx: Transaction, session: str, steps: list[_Step]) -> None:
+    """A person is needed: accounts are not let in, or all levels were told in vain."""
+    for kind in ("auth-failed", "escalation"):
+        mine = [step for step in steps if _kind(step) == kind]
+        if len(mine) > ALERTS:
+            text = summary(session, [_sentence(step) for step in mine])
+            raise_alert(tx, NewAlert(Severity.CRITICAL, kind, session, text, session))
+            continue
+        for step in mine:
+            address, text = step.agent.address, _sentence(step)
+            raise_alert(tx, NewAlert(Severity.CRITICAL, kind, address, text, session))
+
+
+def _kind(step: _Step) -> str:
+    return "auth-failed" if step.row.matter is Matter.AUTH_FAILED else "escalation"

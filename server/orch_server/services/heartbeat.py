@@ -7,18 +7,20 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Coroutine
-from dataclasses import dataclass, replace
+from collections.abc import Awaitable, Callable, Coroutine, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
 
 from orch_server.core.agent import HELD, Agent, Liveness
 from orch_server.core.alert import NewAlert, Severity
 from orch_server.core.clock import Clock
-from orch_server.core.delivery import Offer, Report
+from orch_server.core.delivery import Report
 from orch_server.core.errors import (
     InvalidInput,
     OrchError,
+    StaleEpoch,
     Unavailable,
 )
 from orch_server.core.identity import Caller
@@ -28,6 +30,7 @@ from orch_server.core.partition import PartitionWatch
 from orch_server.core.pulse import STALL, Pulse
 from orch_server.services.agents import AgentRegistry
 from orch_server.services.binding import Binding, Introduction
+from orch_server.services.connection import Connection, Draining, Push, Replaced
 from orch_server.services.passphrase import Passphrase
 from orch_server.storage import agents as table
 from orch_server.storage.alerts import raise_alert
@@ -35,40 +38,6 @@ from orch_server.storage.store import Store, Transaction
 from orch_server.tmux.finder import PaneFinder
 
 logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class Replaced:
-    """Told to a client that a newer one replaced."""
-
-    epoch: int
-    by: str
-
-
-@dataclass(frozen=True, slots=True)
-class Draining:
-    """Told to all clients when the server stops."""
-
-    reconnect_after: timedelta
-
-
-Push = Offer | Replaced | Draining
-
-
-@dataclass(slots=True, eq=False)
-class Connection:
-    """An open stream. `push` writes to it; `close` ends it with an error after what was pushed.
-    `client` names the process that holds it, `told` is the pace that it knows of."""
-
-    agent_id: str
-    epoch: int
-    push: Callable[[Push], Awaitable[None]]
-    close: Callable[[OrchError], None]
-    client: str
-    told: Pace
-    foreground: str = ""
-    heard: float = 0.0
-    sequence: int = 0
 
 
 class HeartbeatService:
@@ -148,9 +117,11 @@ class HeartbeatService:
             self._in_background(_tell_replaced(previous, agent))
         self._losses.joined(client, agent.id)
         try:
-            await self._store.write(lambda tx: _register(tx, agent, evicted))
-        except BaseException:  # not welcomed, whatever the reason: only the grace is left
-            if self.leases.broke(agent.id, agent.epoch, self._clock.monotonic()):
+            with self.own_wait(connection):
+                await self._store.write(lambda tx: _register(tx, agent, evicted))
+        except BaseException:  # not welcomed: only the grace is left, unless our disk took long
+            now = self._clock.monotonic()
+            if self.leases.broke(agent.id, agent.epoch, now, forgiven=now - heard > STALL):
                 self._connections.pop(agent.id, None)
                 self._losses.left(client, agent.id)
                 self.changed.set()
@@ -183,6 +154,19 @@ class HeartbeatService:
         now = self._clock.monotonic()
         self.leases.renew(connection.agent_id, connection.epoch, now, connection.told.lease)
         connection.heard = now
+
+    @contextmanager
+    def own_wait(self, connection: Connection) -> Iterator[None]:
+        """Within it the server waits for its own disk and does not read the stream, so that silence
+        is no fault of the client."""
+        connection.unread = True
+        try:
+            yield
+        finally:
+            connection.unread = False
+            now, agent_id = self._clock.monotonic(), connection.agent_id
+            with suppress(StaleEpoch):
+                self.leases.renew(agent_id, connection.epoch, now, connection.told.lease)
 
     def heard(self, connection: Connection, report: Report) -> None:
         """A report came: a sign of life of the epoch that it names. Raises StaleEpoch."""
@@ -221,7 +205,7 @@ class HeartbeatService:
         """Gives the verdict on every lease that has ended."""
         now = self._clock.monotonic()
         self._notice_stall(now)
-        ended = self.leases.expire(now)
+        ended = [one for one in self.leases.expire(now) if not self._is_unread(*one, now)]
         for agent_id, epoch in ended:
             logger.info("client lost", extra={"agent": agent_id, "epoch": epoch})
             connection, awaited = self._connections.get(agent_id), self._awaited.pop(agent_id, "")
@@ -234,24 +218,28 @@ class HeartbeatService:
             self._judge()
         await asyncio.gather(*(self._gone(agent_id, Liveness.LOST) for agent_id, _ in ended))
 
-    def pulse(self) -> float:
-        """Called each PULSE seconds: notices stalls of this process, judges losses, sets the pace.
+    def _is_unread(self, agent_id: str, epoch: int, now: float) -> bool:
+        """Whether the lease ended while the stream was not read; then it begins anew."""
+        connection = self._connections.get(agent_id)
+        if connection is None or connection.epoch != epoch or not connection.unread:
+            return False
+        self.leases.grant(agent_id, epoch, now)
+        return True
 
-        Returns the seconds of a stall that was noticed since the last call, 0 when there was none.
-        """
+    def pulse(self) -> None:
+        """Called each PULSE seconds: notices stalls of this process, judges losses, sets the pace.
+        A stall is written while the pulse goes on: a slow disk is none."""
         now = self._clock.monotonic()
         self._notice_stall(now)
         self._judge()
         if self._pulse.beat(now, self._clock.cpu()):
             logger.info("pace changed", extra={"stretch": self._pulse.stretch})
             self.leases.change_pace(self._configured.stretched(self._pulse.stretch))
-        stalled, self._stalled = self._stalled, 0.0
-        return stalled
-
-    async def record_stall(self, seconds: float) -> None:
-        """Writes that the server stood still for so long."""
-        detail = f"{seconds:.1f} s"
-        await self._store.write(lambda tx: tx.emit("server.stalled", "server", detail=detail))
+        if self._stalled:
+            detail, self._stalled = f"{self._stalled:.1f} s", 0.0
+            self._in_background(
+                self._store.write(lambda tx: tx.emit("server.stalled", "server", detail=detail))
+            )
 
     def _notice_stall(self, now: float) -> None:
         """A stall is nobody else's fault: all leases are longer by it."""

@@ -25,7 +25,8 @@ from orch_server.core.delivery import (
 from orch_server.core.errors import OrchError, StaleEpoch
 from orch_server.core.text import clean_reply
 from orch_server.services.agents import AgentRegistry
-from orch_server.services.heartbeat import Connection, HeartbeatService
+from orch_server.services.connection import Connection
+from orch_server.services.heartbeat import HeartbeatService
 from orch_server.storage import deliveries, sweep
 from orch_server.storage.store import Store
 from orch_server.tmux.local_courier import LocalCourier

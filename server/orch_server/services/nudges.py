@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
-from orch_server.core.agent import HELD, Agent, Liveness
+from orch_server.core.agent import HELD, Agent, Liveness, WaitingFor
 from orch_server.core.agent_state import AgentState, EvidenceSource
 from orch_server.core.clock import Clock
 from orch_server.core.errors import OrchError
@@ -62,12 +62,12 @@ _FLUSH = 60.0
 @dataclass(frozen=True, slots=True)
 class Room:
     """What an agent's session allows just now. `turned` is when its phase or plan last changed,
-    `waiting` who waits for somebody."""
+    `waiting` what those wait for who wait for somebody, by agent id."""
 
     session: Session
     policy: Policy
     turned: float
-    waiting: frozenset[str]
+    waiting: Mapping[str, WaitingFor]
 
 
 class Nudges:
@@ -124,7 +124,9 @@ class Nudges:
             return None
         since, moved = self._states.state_since(agent.id), self._states.last_activity(agent.id)
         due = nudge_due(since, moved, self.memory(agent.id), policy)
-        spoken = self._spoken.get(agent.id)
+        spoken, free = self._spoken.get(agent.id), self._credit.free_since(agent)
+        if free is not None:  # those of one account are woken one after the other
+            due = max(due, free + policy.idle_after)
         return due if spoken is None else max(due, spoken + SPACING)
 
     async def consider(self, agent: Agent, room: Room) -> None:
@@ -136,7 +138,7 @@ class Nudges:
         now = self._clock.monotonic()
         why_not = withheld(since, memory, self._budget, around, now)
         if why_not is None:
-            await self._send(agent, reason, nudge_text(reason, now - since, silent))
+            await self._send(agent, reason, nudge_text(reason, now - since, silent, agent.role))
         else:
             self._memory[agent.id] = memory.without(now)
             hour = self._clock.now().replace(minute=0, second=0, microsecond=0)
@@ -144,7 +146,8 @@ class Nudges:
             self._counts[key] = self._counts.get(key, 0) + 1
 
     async def unmoved(self, agent: Agent, policy: Policy) -> Present | None:
-        """That an agent has not moved since it was nudged, from a cooldown after that on."""
+        """That an agent has not moved since a nudge, or was not reached by it, from a cooldown
+        after that on."""
         if self._state(agent) is not AgentState.IDLE or self._is_let_be(agent):
             return None
         nudged = self.memory(agent.id).first_since(self._states.state_since(agent.id))
@@ -153,7 +156,9 @@ class Nudges:
         began, last = nudged + policy.cooldown, self._last[agent.id]
         if began > self._clock.monotonic():
             return Present(began, "")
-        ended = await self._outcome(last)
+        ended, moved = await self._outcome(last), self._states.last_activity(agent.id)
+        if ended is not None and ended.reached and moved is not None and moved > nudged:
+            return None  # it has answered, in a turn that was over before anybody looked
         said = f"its last nudge came at {last.created_at:%H:%M} UTC"
         if ended is not None and not ended.reached:
             said += f" and did not reach it: {ended.detail}"
@@ -203,8 +208,9 @@ class Nudges:
             return False
         if status.evidence.source is EvidenceSource.HOOK:
             return agent.liveness in (Liveness.ALIVE, Liveness.UNMANAGED)
-        seen = (self._clock.now() - status.evidence.observed_at).total_seconds()
-        return agent.liveness is Liveness.ALIVE and seen <= self._heartbeat.pace.lease
+        seen = self._states.seen_at(agent.id)
+        fresh = seen is not None and self._clock.monotonic() - seen <= self._heartbeat.pace.lease
+        return agent.liveness is Liveness.ALIVE and fresh
 
     def _is_let_be(self, agent: Agent) -> bool:
         """Whether it may well stay idle: it is muted or busy otherwise, or its account is held."""
@@ -220,7 +226,7 @@ class Nudges:
             suspended=partition or room.session.completion is not Completion.PENDING,
             no_credit=held or room.policy.throttled,
             unwanted=agent.do_not_disturb
-            or agent.id in room.waiting
+            or _waits(room.waiting.get(agent.id), reason)
             or busy
             or await self._store.read(lambda db: table.is_expected(db, agent.id, now)),
             news=memory.last is not None
@@ -296,6 +302,15 @@ class Nudges:
 
     def _state(self, agent: Agent) -> AgentState:
         return self._states.status(agent.id).state
+
+
+def _waits(wait: WaitingFor | None, reason: NudgeReason) -> bool:
+    """Whether an agent may well be idle, since it waits. Work that a silent orchestrator owes it is
+    no reason to wait any longer; leave to act that was asked for is, until it is given or ends."""
+    if wait is None:
+        return False
+    silent = reason is NudgeReason.GO_ON and wait.role == _ORCHESTRATOR
+    return not (silent and wait.dependency_id)
 
 
 async def _marked(marking: Awaitable[None], agent: Agent) -> None:

@@ -2,25 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
 from datetime import timedelta
 
 from orch_server.core.agent import Agent
-from orch_server.core.agent_state import Operation
+from orch_server.core.agent_state import AgentState, Operation, Status
 from orch_server.core.clock import Clock
-from orch_server.core.errors import Conflict, InvalidInput
+from orch_server.core.errors import Conflict, InvalidInput, OrchError
 from orch_server.core.identity import Caller
 from orch_server.core.text import clean_text, one_line
 from orch_server.services.targets import Targets
 from orch_server.storage import operations as table
 from orch_server.storage.store import Store
 
+logger = logging.getLogger(__name__)
+
 LONGEST = timedelta(hours=2)
 CAP = timedelta(hours=6)
 _MAX_REASON_BYTES = 1000
 _NONE = timedelta(0)
 _MINUTE = timedelta(minutes=1)
+_OVER = frozenset({AgentState.SHELL, AgentState.DEAD})
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +48,7 @@ class OperationService:
         self._clock = clock
         self._changed = changed
         self._known: dict[str, _Known] = {}
+        self._writes: set[asyncio.Task[None]] = set()
 
     async def load(self) -> None:
         """Reads what was announced; once, at the start."""
@@ -100,13 +106,36 @@ class OperationService:
         self._changed(agent)
         return operation, left
 
+    def state_changed(self, agent: Agent, old: Status, new: Status) -> None:
+        """An agent that has ended, or lives in another pane, is not at it any more."""
+        told = new.evidence
+        exited = told is not None and told.rule == "exit"
+        over = exited or new.state in _OVER or (told is None and old.evidence is not None)
+        if over and self._running(agent.id) is not None:
+            del self._known[agent.id]
+            task = asyncio.create_task(_ended(self._store.write(lambda tx: table.end(tx, agent))))
+            self._writes.add(task)
+            task.add_done_callback(self._writes.discard)
+
+    def forget(self, agent_ids: Iterable[str]) -> None:
+        """Agents are deleted."""
+        for agent_id in agent_ids:
+            self._known.pop(agent_id, None)
+
     async def _end(self, agent: Agent) -> None:
         """Ends what is running; an event only then."""
         if self._running(agent.id) is not None:
             await self._store.write(lambda tx: table.end(tx, agent))
-            del self._known[agent.id]
+            self._known.pop(agent.id, None)
             self._changed(agent)
 
     def _running(self, agent_id: str) -> _Known | None:
         known = self._known.get(agent_id)
         return known if known is not None and known.ends > self._clock.monotonic() else None
+
+
+async def _ended(ending: Awaitable[None]) -> None:
+    try:
+        await ending
+    except OrchError as exc:
+        logger.warning("end of an operation not stored", extra={"error": exc.message})

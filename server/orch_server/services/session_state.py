@@ -130,6 +130,7 @@ class SessionStateService:
         deleted = [i for i in gone if self._unchanged(i, before.get(i, 0))]
         self._registry.forget(deleted)
         self._states.forget(deleted)
+        self._operations.forget(deleted)
 
     def _unchanged(self, agent_id: str, epoch: int) -> bool:
         """Whether no client has connected as this agent since it had this epoch."""

@@ -102,7 +102,7 @@ class Supervisor:
             self._timeline,
         )
         self._escalations = Escalations(
-            store, registry, states, clock, self._spoken, self._timeline
+            store, registry, states, credit, clock, self._spoken, self._timeline
         )
         self.changed = asyncio.Event()
 
@@ -146,6 +146,7 @@ class Supervisor:
     async def run_due(self) -> float | None:
         """Does what is due; returns the monotonic time of what comes next, None for nothing."""
         self._timeline.note(self._clock.now(), self._clock.monotonic())
+        self._states.time_passed()
         sessions = {s.name: s for s in await self._store.read(session_table.all_sessions)}
         waiting = await self._waiting.waiting()
         agents = self._registry.all()
@@ -201,7 +202,7 @@ class Supervisor:
         self, sessions: dict[str, Session], agents: list[Agent], waiting: dict[str, WaitingFor]
     ) -> list[float]:
         """Has the agents nudged whose time has come; returns the times of the others."""
-        coming, who = [], frozenset(waiting)
+        coming = []
         for agent in agents:
             limit = self._policies.get(agent.session)
             due = self._nudges.due(agent, limit) if limit is not None else None
@@ -209,7 +210,7 @@ class Supervisor:
                 continue
             if due <= self._clock.monotonic():
                 turned = self._turned[agent.session]
-                room = Room(sessions[agent.session], limit, turned, who)
+                room = Room(sessions[agent.session], limit, turned, waiting)
                 await self._nudges.consider(agent, room)
                 due = self._nudges.due(agent, limit) or due
             coming.append(due)
@@ -222,10 +223,11 @@ class Supervisor:
         now = self._clock.monotonic()
         present: dict[Key, Present] = {}
         coming: list[float] = []
+        lost = self._lost_ones(agents)
         for agent in agents:
             session = sessions.get(agent.session)
             if session is not None and session.completion is Completion.PENDING:
-                for matter, one in await self._matters(agent):
+                for matter, one in await self._matters(agent, lost):
                     if one.began > now:
                         coming.append(one.began)
                     else:
@@ -235,7 +237,29 @@ class Supervisor:
             self._wake_agent(agent_id)
         return coming + times
 
-    async def _matters(self, agent: Agent) -> list[tuple[Matter, Present]]:
+    def _lost_ones(self, agents: list[Agent]) -> dict[str, Present]:
+        """The lost clients, by agent. One that served many panes is one matter: that of the first
+        of its agents, since each of them may be well."""
+        found: dict[str, Present] = {}
+        served: dict[tuple[str, str, str], list[Agent]] = {}
+        for agent in (a for a in agents if a.id in self._lost):
+            at = agent.incarnation
+            if agent.courier and at is not None:
+                served.setdefault((agent.session, at.host, at.socket), []).append(agent)
+            else:
+                found[agent.id] = self._lost_client(agent, 0)
+        for group in served.values():
+            first = min(group, key=lambda a: a.address)
+            found[first.id] = self._lost_client(first, len(group) - 1)
+        return found
+
+    def _lost_client(self, agent: Agent, others: int) -> Present:
+        also = f", nor were {others} other panes that it served" if others else ""
+        return Present(self._lost[agent.id] + LOST_FOR, f"it was not heard for 2 min{also}")
+
+    async def _matters(
+        self, agent: Agent, lost: dict[str, Present]
+    ) -> list[tuple[Matter, Present]]:
         """What is the matter with an agent, or will be at its `began`."""
         if agent.liveness is Liveness.UNKNOWN:  # the server has just started: it may come back
             return self._undecided(agent, frozenset(Matter))
@@ -246,9 +270,8 @@ class Supervisor:
         if agent.liveness in _MISSED:
             found = [one for one in found if one[0] not in _SEEN_BY_CLIENT]
             found += self._undecided(agent, _SEEN_BY_CLIENT)
-        if agent.id in self._lost:
-            began = self._lost[agent.id] + LOST_FOR
-            found.append((Matter.LOST, Present(began, "it was not heard for 2 min")))
+        if agent.id in lost:
+            found.append((Matter.LOST, lost[agent.id]))
         return found
 
     def _told_by_state(self, agent: Agent) -> list[tuple[Matter, Present]]:

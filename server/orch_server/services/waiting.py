@@ -7,6 +7,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from datetime import datetime, timedelta
+from functools import partial
 
 from orch_server.core import deadlock as rules
 from orch_server.core.agent import WaitingFor
@@ -30,7 +31,7 @@ MAX_TIMEOUT = timedelta(days=1)
 CHECK_EVERY = timedelta(minutes=2)
 _MAX_REASON_BYTES = 1024
 #: Deadlocks that one transaction breaks.
-_MOST = 50
+_MOST = 500
 
 
 class WaitingService:
@@ -131,8 +132,8 @@ class WaitingService:
         now = self._clock.now()
         if await self._store.read(lambda db: waits.overdue(db, now)):
             self._wake(await self._store.write(_expire))
-        while await self._store.read(lambda db: rules.find_cycles(waits.edges(db))):
-            self._wake(await self._store.write(_break))
+        while found := rules.deadlocks(await self._store.read(waits.edges), _MOST):
+            self._wake(await self._store.write(partial(_break, found=found)))
         deadline = await self._store.read(waits.next_deadline)
         latest = now + CHECK_EVERY
         return latest if deadline is None else min(deadline, latest)
@@ -181,19 +182,36 @@ def _expire(tx: Transaction) -> list[str]:
     return [wait.waiter for wait in overdue]
 
 
-def _break(tx: Transaction) -> list[str]:
-    """Breaks deadlocks and tells all in them; returns the ids of those who were told."""
-    told: list[str] = []
-    for found in rules.deadlocks(waits.edges(tx.db), _MOST):
-        names = waits.addresses(tx, found.cycle)
-        text = rules.cycle_text(found, names.__getitem__)
-        _end(tx, found.ended, text)
-        for wait in found.cycle:
-            own = rules.advice(found, wait)
-            _mail(tx, wait.waiter, f"{text} {own}", f"deadlock:{found.ended.id}")
-            told.append(wait.waiter)
-        _announce(tx, found, names[found.ended.waiter], text)
-    return told
+def _break(tx: Transaction, found: list[Deadlock]) -> list[str]:
+    """Breaks those deadlocks that are there still; returns the ids of the agents that are told.
+
+    Each of them gets one text, and each session one alert, however many there are.
+    """
+    open_ids = {wait.id for wait in waits.edges(tx.db)}
+    said: dict[str, list[tuple[bool, str]]] = {}
+    alerts_of: dict[str, list[tuple[str, str]]] = {}
+    for one in found:
+        if not open_ids.issuperset(wait.id for wait in one.cycle):
+            continue
+        open_ids.remove(one.ended.id)
+        names = waits.addresses(tx, one.cycle)
+        text = rules.cycle_text(one, names.__getitem__)
+        _end(tx, one.ended, text)
+        for wait in one.cycle:
+            mine = said.setdefault(wait.waiter, [])
+            mine.append((wait is not one.ended, f"{text} {rules.advice(one, wait)}"))
+        waiter = names[one.ended.waiter]
+        session = waiter.rpartition(":")[0]
+        ended = one.ended
+        tx.emit("deadlock.broken", ended.id, session=session, agent=ended.waiter, detail=text)
+        alerts_of.setdefault(session, []).append((waiter, text))
+    for agent_id, texts in said.items():
+        own_first = [text for _, text in sorted(texts, key=lambda one: one[0])]
+        _mail(tx, agent_id, rules.together(own_first), f"deadlock:{found[0].ended.id}")
+    for session, told in alerts_of.items():
+        waiter, text = told[0][0], rules.together([text for _, text in told])
+        alerts.raise_alert(tx, NewAlert(Severity.WARNING, "deadlock", waiter, text, session))
+    return list(said)
 
 
 def _end(tx: Transaction, wait: Wait, text: str) -> None:
@@ -203,14 +221,6 @@ def _end(tx: Transaction, wait: Wait, text: str) -> None:
         return
     asked = authorizations.get(tx.db, wait.id)
     authorizations.resolve(tx, asked, AuthorizationState.EXPIRED, "", reason)
-
-
-def _announce(tx: Transaction, found: Deadlock, waiter: str, text: str) -> None:
-    session = waiter.rpartition(":")[0]
-    tx.emit(
-        "deadlock.broken", found.ended.id, session=session, agent=found.ended.waiter, detail=text
-    )
-    alerts.raise_alert(tx, NewAlert(Severity.WARNING, "deadlock", waiter, text, session))
 
 
 def _mail(tx: Transaction, agent_id: str, text: str, origin: str) -> None:

@@ -170,7 +170,7 @@ def observation(given: heartbeat_pb2.Observation) -> Observation:
         known = ", ".join(sorted(TELLS[source]))
         raise InvalidInput(f"{field}.state", f"What a {source} may tell is: {known}.")
     rule = one_line(given.rule, MAX_RULE)
-    return Observation(source, state, rule, one_line(given.detail, MAX_DETAIL))
+    return Observation(source, state, rule, one_line(given.detail, MAX_DETAIL), given.context)
 
 
 def hook_report(given: heartbeat_pb2.ReportHookEventRequest) -> HookReport:
@@ -191,7 +191,7 @@ def agent_exit(given: heartbeat_pb2.AgentExit) -> Exit:
     again = None
     if given.HasField("restart_after"):
         again = to_timedelta("exit.restart_after", given.restart_after)
-    return Exit(given.status, given.signal, again, given.gave_up)
+    return Exit(given.status, given.signal, again, given.gave_up, given.wanted)
 
 
 def agent(view: AgentView) -> agent_pb2.Agent:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 from collections.abc import AsyncIterator, Coroutine
 from datetime import timedelta
@@ -16,10 +15,11 @@ from orch.v1.heartbeat_pb2_grpc import HeartbeatServiceServicer
 from orch_server import __version__
 from orch_server.core.agent import Agent, Liveness
 from orch_server.core.delivery import Offer
-from orch_server.core.errors import InvalidInput, OrchError, StoreUnavailable, Unavailable
+from orch_server.core.errors import InvalidInput, OrchError, Unavailable
 from orch_server.core.pace import Pace
 from orch_server.services.agent_state import AgentStates
-from orch_server.services.heartbeat import Connection, Draining, HeartbeatService, Push, Replaced
+from orch_server.services.connection import Connection, Draining, Push, Replaced
+from orch_server.services.heartbeat import HeartbeatService
 from orch_server.services.hooks import HookService
 from orch_server.services.mailbox import Mailbox
 from orch_server.services.operations import OperationService
@@ -35,6 +35,7 @@ logger = logging.getLogger(__name__)
 _HELLO_DEADLINE = 10.0
 _PUSH_DEADLINE = 10.0
 _LAST_WRITE = 1.0
+_MOST_UNWRITTEN = 32  # changes of one agent's state that wait for the disk
 _NO_TIME, _LONGEST_QUIET = timedelta(0), timedelta(days=365)
 _LEAVING = {
     pb.GOODBYE_REASON_PANE_ENDED: Liveness.ENDED,
@@ -151,6 +152,7 @@ class _Stream:
         self.connection: Connection | None = None
         self.ending: OrchError | None = None
         self.stuck = False  # something is being written
+        self._unwritten: set[asyncio.Task[None]] = set()  # to the store
         self._last: asyncio.TimerHandle | None = None
 
     async def serve(self) -> None:
@@ -209,8 +211,15 @@ class _Stream:
             raise InvalidInput("beat.quiet", "The quiet is no time from 0 s to a year.")
         written = self._states.observed(connection.agent_id, connection.epoch, seen, quiet)
         if written is not None:
-            with contextlib.suppress(StoreUnavailable):  # said again by the next beat
-                await written
+            await self._follow(connection, written)
+
+    async def _follow(self, connection: Connection, written: asyncio.Task[None]) -> None:
+        """Waits for no write of what was seen, but when there are many."""
+        self._unwritten.add(written)
+        written.add_done_callback(self._unwritten.discard)
+        if len(self._unwritten) > _MOST_UNWRITTEN:
+            with self._heartbeat.own_wait(connection):
+                await asyncio.wait(self._unwritten)
 
     async def _courier_says(self, connection: Connection, frame: pb.ConnectRequest) -> None:
         """A frame about deliveries. `ready` and `reply` count for the stream that they come on:
@@ -220,15 +229,18 @@ class _Stream:
             await self._report(connection, frame)
         elif kind == "ready":
             self._heartbeat.sign_of_life(connection)
-            await self._mailbox.ready(connection.agent_id, connection.epoch)
+            with self._heartbeat.own_wait(connection):
+                await self._mailbox.ready(connection.agent_id, connection.epoch)
         elif kind == "reply":
             self._heartbeat.sign_of_life(connection)
             reply = convert_delivery.reply(frame.reply)
-            await self._mailbox.reply(connection.agent_id, connection.epoch, reply)
+            with self._heartbeat.own_wait(connection):
+                await self._mailbox.reply(connection.agent_id, connection.epoch, reply)
         elif kind == "exit":
             self._heartbeat.sign_of_life(connection)
             ended = convert.agent_exit(frame.exit)
-            await self._states.exited(connection.agent_id, connection.epoch, ended)
+            with self._heartbeat.own_wait(connection):
+                await self._states.exited(connection.agent_id, connection.epoch, ended)
         else:
             raise InvalidInput(
                 "frame",
@@ -238,7 +250,8 @@ class _Stream:
     async def _report(self, connection: Connection, frame: pb.ConnectRequest) -> None:
         report = convert_delivery.report(frame.report)
         self._heartbeat.heard(connection, report)
-        await self._mailbox.report(connection.agent_id, report)
+        with self._heartbeat.own_wait(connection):
+            await self._mailbox.report(connection.agent_id, report)
         answer = pb.ReportAck(delivery_id=report.delivery_id, sequence=report.sequence)
         async with self._lock:
             await self._write(pb.ConnectResponse(report_ack=answer))

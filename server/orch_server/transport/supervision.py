@@ -6,6 +6,7 @@ from typing import Any
 
 from orch.v1 import supervision_pb2 as pb
 from orch.v1.supervision_pb2_grpc import SupervisionServiceServicer
+from orch_server.core.agent import AgentView
 from orch_server.core.credit import CreditHold
 from orch_server.services.agents import AgentRegistry
 from orch_server.services.alerts import AlertService
@@ -75,8 +76,9 @@ class SupervisionServicer(SupervisionServiceServicer):
     async def ListCreditHolds(
         self, request: pb.ListCreditHoldsRequest, context: Any
     ) -> pb.ListCreditHoldsResponse:
-        held = self._credit.held()
-        return pb.ListCreditHoldsResponse(holds=[await self._shown(one) for one, _ in held])
+        views = await self._state.agents()
+        holds = [self._shown(one, views) for one in self._credit.held()]
+        return pb.ListCreditHoldsResponse(holds=holds)
 
     async def HoldCredit(
         self, request: pb.HoldCreditRequest, context: Any
@@ -84,7 +86,7 @@ class SupervisionServicer(SupervisionServiceServicer):
         ends_at = convert.to_datetime("end_time", request.end_time)
         actor = self._targets.name(caller())
         held = await self._credit.hold(actor, request.credential, ends_at)
-        return pb.HoldCreditResponse(hold=await self._shown(held))
+        return pb.HoldCreditResponse(hold=self._shown(held, await self._state.agents()))
 
     async def ReleaseCredit(
         self, request: pb.ReleaseCreditRequest, context: Any
@@ -92,11 +94,10 @@ class SupervisionServicer(SupervisionServiceServicer):
         await self._credit.release(self._targets.name(caller()), request.credential)
         return pb.ReleaseCreditResponse()
 
-    async def _shown(self, hold: CreditHold) -> pb.CreditHold:
+    def _shown(self, hold: CreditHold, views: list[AgentView]) -> pb.CreditHold:
         """The hold with its agents as they are now."""
-        mine = {agent.id for agent in self._credit.agents_of(hold.credential)}
-        views = [view for view in await self._state.agents() if view.agent.id in mine]
-        return convert_supervision.hold(hold, [convert.agent(view) for view in views])
+        mine = [v for v in views if self._credit.credential_of(v.agent) == hold.credential]
+        return convert_supervision.hold(hold, [convert.agent(view) for view in mine])
 
     def _address(self, agent_id: str) -> str:
         agent = self._registry.get(agent_id)
