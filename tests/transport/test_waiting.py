@@ -141,10 +141,18 @@ def test_a_repeat_with_the_same_request_id_adds_nothing(folder: Path) -> None:
         again = await _add(at, "developer", "tester", request_id="r1", reason="other")
         assert again == first
         assert len((await _graph(at)).waits) == 1
-        token = at.token("atlas", "tester")
-        request = pb.AddDependencyRequest(target="developer", reason="x", request_id="r1")
-        error = await fails(at.state.AddDependency(request, metadata=token))
-        assert error.code is Code.FAILED_PRECONDITION, "it is another agent's"
+
+    run(folder, body)
+
+
+def test_a_request_id_is_of_one_agent_and_another_may_use_the_same(folder: Path) -> None:
+    async def body(at: Serving) -> None:
+        await _team(at, "developer", "tester", "orchestrator")
+        first = await _add(at, "developer", "orchestrator", request_id="r1")
+        second = await _add(at, "tester", "orchestrator", request_id="r1")
+        assert second.id != first.id
+        assert await _add(at, "tester", "orchestrator", request_id="r1") == second
+        assert len((await _graph(at)).waits) == 2
 
     run(folder, body)
 
@@ -365,16 +373,45 @@ def test_where_everyone_waits_for_everyone_all_cycles_are_broken(folder: Path) -
                 if waiter != holder:
                     await _add(at, waiter, holder)
         assert len((await _graph(at)).waits) == 132
+        before = at.core.store.commits
         await at.core.waiting.check()
+        assert at.core.store.commits == before + 1, "all are broken in one pass"
         graph = await _graph(at)
         assert not graph.cycles
         ended = [subject for kind, subject in await _events(at) if kind == "deadlock.broken"]
         assert len(ended) == len(set(ended)) == 132 - len(graph.waits)
         for role in roles:
             (text,) = await _texts(at, role)
-            assert text.count("\n") == 3
-            assert text.endswith("more deadlocks were broken with them: orch-client waiting.")
-        assert len(await _alerts(at)) == 1
+            assert 1 <= text.count(" for atlas:") <= 5, "at most five waits are named"
+            assert text.endswith("Your own waits go on.") == ("yours for" not in text)
+        (alert,) = await _alerts(at)
+        assert alert.suppressed == 0
+        sql = "select detail from event where kind = 'dependency.expired'"
+        details = await at.core.store.read(lambda db: db.execute_sql(sql).fetchall())
+        assert len(details) == len(ended)
+        assert all("deadlock: Deadlock: atlas:" in row[0] for row in details)
+
+    run(folder, body)
+
+
+def test_a_deadlock_that_was_solved_before_it_could_be_broken_ends_nothing(folder: Path) -> None:
+    async def body(at: Serving) -> None:
+        await _team(at, "developer", "tester")
+        first = await _add(at, "developer", "tester")
+        second = await _add(at, "tester", "developer")
+        store, remove = at.core.store, pb.RemoveDependencyRequest(id=first.id)
+        write = store.write
+
+        async def late(unit: Any) -> Any:
+            store.write = write
+            await at.state.RemoveDependency(remove)
+            return await write(unit)
+
+        store.write = late
+        await at.core.waiting.check()
+        assert list((await _graph(at)).waits) == [second]
+        assert await _texts(at, "tester") == await _texts(at, "developer") == []
+        assert await _alerts(at) == []
 
     run(folder, body)
 

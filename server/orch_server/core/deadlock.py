@@ -11,8 +11,8 @@ from orch_server.core.text import one_line
 
 #: Links of a cycle that a text names.
 _SHOWN = 6
-#: Deadlocks that a text tells.
-_TOLD = 3
+#: Ended waits that a text names.
+_TOLD = 5
 
 
 class WaitKind(StrEnum):
@@ -54,33 +54,25 @@ def find_cycles(waits: Iterable[Wait]) -> list[Cycle]:
     None is left out: where the result is empty there is no cycle. Each cycle begins with its oldest
     wait and passes no agent twice. The order of `waits` does not matter.
     """
-    edges = _sorted(waits)
-    group = _groups(edges)
-    inner: dict[int, list[Wait]] = {}
-    for wait in edges:
-        if group[wait.waiter] == group[wait.holder]:
-            inner.setdefault(group[wait.waiter], []).append(wait)
-    cycles = [_first_cycle(found) for found in inner.values()]
+    cycles = [_first_cycle(found) for found in _inner(waits)]
     return sorted(cycles, key=lambda cycle: _age(cycle[0]))
 
 
-def deadlocks(waits: Iterable[Wait], most: int) -> list[Deadlock]:
-    """The cycles and the waits to be ended, one after the other, until none is left: at most so
-    many, so that there may be more when all places are taken."""
-    left = list(waits)
+def deadlocks(waits: Iterable[Wait]) -> list[Deadlock]:
+    """The waits to be ended so that no cycle is left, each with a cycle that it closes.
+
+    The most urgent waits are kept first, of those the older ones, and each that would close a cycle
+    with what is kept is ended: it is the victim of that cycle, whose other waits are all kept. So
+    the result is one pass, and may be carried out in any order.
+    """
     found: list[Deadlock] = []
-    while len(found) < most and (cycles := find_cycles(left)):
-        chosen = [Deadlock(cycle, victim(cycle)) for cycle in cycles[: most - len(found)]]
-        found += chosen
-        ended = {deadlock.ended.id for deadlock in chosen}
-        left = [wait for wait in left if wait.id not in ended]
+    for group in _inner(waits):
+        kept = _Kept()
+        for wait in sorted(group, key=lambda one: -one.priority):
+            cycle = kept.add(wait)
+            if cycle:
+                found.append(Deadlock(_from_oldest(cycle), wait))
     return found
-
-
-def victim(cycle: Sequence[Wait]) -> Wait:
-    """The wait that is ended: of those with the lowest priority the youngest."""
-    lowest = min(wait.priority for wait in cycle)
-    return max((wait for wait in cycle if wait.priority == lowest), key=_age)
 
 
 def cycle_text(deadlock: Deadlock, name: Callable[[str], str]) -> str:
@@ -108,19 +100,56 @@ def advice(deadlock: Deadlock, wait: Wait) -> str:
     return "Your wait is over: go on without it, or settle it with the others."
 
 
-def together(texts: Sequence[str]) -> str:
-    """What is said of several deadlocks at once; not every one of very many."""
-    more = len(texts) - _TOLD
+def told(found: Sequence[Deadlock], agent_id: str, name: Callable[[str], str]) -> str:
+    """What an agent is told of the deadlocks that it was in, on one line: which waits were ended,
+    its own first."""
+    if len(found) == 1:
+        (own,) = (wait for wait in found[0].cycle if wait.waiter == agent_id)
+        return f"{cycle_text(found[0], name)} {advice(found[0], own)}"
+    ended = sorted((one.ended for one in found), key=lambda wait: wait.waiter != agent_id)
+    mine = ended[0].waiter == agent_id
     last = (
-        [f"{more} more deadlocks were broken with them: orch-client waiting."] if more > 0 else []
+        "Go on without what you waited for there, or settle it with the others; a request for"
+        " authorization that was ended has expired, which is a no."
+        if mine
+        else "Your own waits go on."
     )
-    return "\n".join((*texts[:_TOLD], *last))
+    return f"{_ended_text(ended, name, agent_id)} {last}"
+
+
+def summary(found: Sequence[Deadlock], name: Callable[[str], str]) -> str:
+    """What a person is told of deadlocks that were broken together, on one line."""
+    if len(found) == 1:
+        return cycle_text(found[0], name)
+    return _ended_text([one.ended for one in found], name)
+
+
+def _ended_text(ended: Sequence[Wait], name: Callable[[str], str], agent_id: str = "") -> str:
+    """Which waits were ended; those of this agent are called its own."""
+    named = [_ended_link(wait, name, wait.waiter == agent_id) for wait in ended[:_TOLD]]
+    more = len(ended) - len(named)
+    if more:
+        named.append(f"and {more} more")
+    return (
+        f"Deadlock: agents wait for each other in {len(ended)} circles. To break them, these waits"
+        f" were ended: {'; '.join(named)}. Of the least urgent ones of its circle each was the"
+        " youngest."
+    )
+
+
+def _ended_link(wait: Wait, name: Callable[[str], str], own: bool) -> str:
+    whose = "yours" if own else f"that of {name(wait.waiter)}"
+    which = f", authorization {wait.id}" if wait.kind is WaitKind.AUTHORIZATION else ""
+    return f"{whose} for {name(wait.holder)} ({_about(wait)}{which})"
 
 
 def _link(wait: Wait, name: Callable[[str], str]) -> str:
+    return f"{name(wait.waiter)} waits for {name(wait.holder)} ({_about(wait)})"
+
+
+def _about(wait: Wait) -> str:
     what = "its decision" if wait.kind is WaitKind.AUTHORIZATION else "its work"
-    about = f"{what} on '{one_line(wait.reason, 80)}'"
-    return f"{name(wait.waiter)} waits for {name(wait.holder)} ({about})"
+    return f"{what} on '{one_line(wait.reason, 80)}'"
 
 
 def _age(wait: Wait) -> tuple[datetime, str]:
@@ -129,6 +158,23 @@ def _age(wait: Wait) -> tuple[datetime, str]:
 
 def _sorted(waits: Iterable[Wait]) -> list[Wait]:
     return sorted(waits, key=_age)
+
+
+def _inner(waits: Iterable[Wait]) -> list[list[Wait]]:
+    """The waits within each group of agents that wait for each other, the oldest first."""
+    edges = _sorted(waits)
+    group = _groups(edges)
+    inner: dict[int, list[Wait]] = {}
+    for wait in edges:
+        if group[wait.waiter] == group[wait.holder]:
+            inner.setdefault(group[wait.waiter], []).append(wait)
+    return list(inner.values())
+
+
+def _from_oldest(cycle: Cycle) -> Cycle:
+    """The same cycle, beginning with its oldest wait."""
+    first = cycle.index(min(cycle, key=_age))
+    return cycle[first:] + cycle[:first]
 
 
 def _first_cycle(edges: Sequence[Wait]) -> Cycle:
@@ -203,3 +249,75 @@ class _Walk:
                 self.group[member] = self.index[agent]
         if parent is not None:
             self._low[parent] = min(self._low[parent], self._low[agent])
+
+
+class _Kept:
+    """Waits without a cycle, in an order in which each agent stands before those it waits for, so
+    that a search looks only at what stands between (Pearce and Kelly)."""
+
+    def __init__(self) -> None:
+        self._place: dict[str, int] = {}
+        self._out: dict[str, dict[str, Wait]] = {}
+        self._in: dict[str, list[str]] = {}
+
+    def add(self, wait: Wait) -> Cycle:
+        """Keeps the wait and returns (), or does not and returns a cycle that it would close."""
+        high, low = self._enter(wait.waiter), self._enter(wait.holder)
+        if wait.waiter == wait.holder:
+            return (wait,)
+        if low < high:
+            came = self._ahead(wait.holder, high)
+            if wait.waiter in came:
+                return (wait, *_path(came, wait))
+            self._reorder(self._behind(wait.waiter, low), list(came))
+        if wait.holder not in self._out[wait.waiter]:
+            self._out[wait.waiter][wait.holder] = wait
+            self._in[wait.holder].append(wait.waiter)
+        return ()
+
+    def _enter(self, agent: str) -> int:
+        self._out.setdefault(agent, {})
+        self._in.setdefault(agent, [])
+        return self._place.setdefault(agent, len(self._place))
+
+    def _ahead(self, start: str, high: int) -> dict[str, Wait | None]:
+        """For each agent that this one waits for, itself included, up to a place, the wait by which
+        the search came there; breadth first."""
+        came: dict[str, Wait | None] = {start: None}
+        queue = [start]
+        for agent in queue:  # grows while it is read
+            for holder, wait in self._out[agent].items():
+                if holder not in came and self._place[holder] <= high:
+                    came[holder] = wait
+                    queue.append(holder)
+        return came
+
+    def _behind(self, start: str, low: int) -> list[str]:
+        """The agents that wait for this one, itself included, down to a place."""
+        seen = {start}
+        queue = [start]
+        for agent in queue:  # grows while it is read
+            for waiter in self._in[agent]:
+                if waiter not in seen and self._place[waiter] >= low:
+                    seen.add(waiter)
+                    queue.append(waiter)
+        return queue
+
+    def _reorder(self, behind: list[str], ahead: list[str]) -> None:
+        """Puts those before these, in the places that both have."""
+        agents = [
+            *sorted(behind, key=self._place.__getitem__),
+            *sorted(ahead, key=self._place.__getitem__),
+        ]
+        places = sorted(self._place[agent] for agent in agents)
+        self._place.update(zip(agents, places, strict=True))
+
+
+def _path(came: dict[str, Wait | None], wait: Wait) -> list[Wait]:
+    """The waits by which a search came from a wait's holder to its waiter."""
+    back: list[Wait] = []
+    step = came[wait.waiter]
+    while step is not None:
+        back.append(step)
+        step = came[step.waiter]
+    return back[::-1]

@@ -30,8 +30,6 @@ TIMEOUT = timedelta(hours=1)
 MAX_TIMEOUT = timedelta(days=1)
 CHECK_EVERY = timedelta(minutes=2)
 _MAX_REASON_BYTES = 1024
-#: Deadlocks that one transaction breaks.
-_MOST = 500
 
 
 class WaitingService:
@@ -132,7 +130,7 @@ class WaitingService:
         now = self._clock.now()
         if await self._store.read(lambda db: waits.overdue(db, now)):
             self._wake(await self._store.write(_expire))
-        while found := rules.deadlocks(await self._store.read(waits.edges), _MOST):
+        while found := await self._store.read(lambda db: rules.deadlocks(waits.edges(db))):
             self._wake(await self._store.write(partial(_break, found=found)))
         deadline = await self._store.read(waits.next_deadline)
         latest = now + CHECK_EVERY
@@ -187,40 +185,34 @@ def _break(tx: Transaction, found: list[Deadlock]) -> list[str]:
 
     Each of them gets one text, and each session one alert, however many there are.
     """
-    open_ids = {wait.id for wait in waits.edges(tx.db)}
-    said: dict[str, list[tuple[bool, str]]] = {}
-    alerts_of: dict[str, list[tuple[str, str]]] = {}
-    for one in found:
-        if not open_ids.issuperset(wait.id for wait in one.cycle):
-            continue
-        open_ids.remove(one.ended.id)
-        names = waits.addresses(tx, one.cycle)
-        text = rules.cycle_text(one, names.__getitem__)
-        _end(tx, one.ended, text)
+    still = waits.open_edges(tx)
+    broken = [one for one in found if still.issuperset((w.id, w.holder) for w in one.cycle)]
+    name = waits.addresses(tx, (wait for one in broken for wait in one.cycle)).__getitem__
+    agents: dict[str, list[Deadlock]] = {}
+    sessions: dict[str, list[Deadlock]] = {}
+    for one in broken:
+        session = name(one.ended.waiter).rpartition(":")[0]
+        _end(tx, one.ended, session, rules.cycle_text(one, name))
+        sessions.setdefault(session, []).append(one)
         for wait in one.cycle:
-            mine = said.setdefault(wait.waiter, [])
-            mine.append((wait is not one.ended, f"{text} {rules.advice(one, wait)}"))
-        waiter = names[one.ended.waiter]
-        session = waiter.rpartition(":")[0]
-        ended = one.ended
-        tx.emit("deadlock.broken", ended.id, session=session, agent=ended.waiter, detail=text)
-        alerts_of.setdefault(session, []).append((waiter, text))
-    for agent_id, texts in said.items():
-        own_first = [text for _, text in sorted(texts, key=lambda one: one[0])]
-        _mail(tx, agent_id, rules.together(own_first), f"deadlock:{found[0].ended.id}")
-    for session, told in alerts_of.items():
-        waiter, text = told[0][0], rules.together([text for _, text in told])
-        alerts.raise_alert(tx, NewAlert(Severity.WARNING, "deadlock", waiter, text, session))
-    return list(said)
+            agents.setdefault(wait.waiter, []).append(one)
+    for agent_id, its in agents.items():
+        _mail(tx, agent_id, rules.told(its, agent_id, name), f"deadlock:{its[0].ended.id}")
+    for session, its in sessions.items():
+        subject, text = name(its[0].ended.waiter), rules.summary(its, name)
+        alerts.raise_alert(tx, NewAlert(Severity.WARNING, "deadlock", subject, text, session))
+    return list(agents)
 
 
-def _end(tx: Transaction, wait: Wait, text: str) -> None:
+def _end(tx: Transaction, wait: Wait, session: str, text: str) -> None:
+    """Ends a wait to break a deadlock, and writes so."""
     reason = f"deadlock: {text}"
     if wait.kind is WaitKind.DEPENDENCY:
         waits.end(tx, wait, waits.EXPIRED, detail=reason)
-        return
-    asked = authorizations.get(tx.db, wait.id)
-    authorizations.resolve(tx, asked, AuthorizationState.EXPIRED, "", reason)
+    else:
+        asked = authorizations.get(tx.db, wait.id)
+        authorizations.resolve(tx, asked, AuthorizationState.EXPIRED, "", reason)
+    tx.emit("deadlock.broken", wait.id, session=session, agent=wait.waiter, detail=text)
 
 
 def _mail(tx: Transaction, agent_id: str, text: str, origin: str) -> None:

@@ -330,7 +330,7 @@ class DependencyRow(Row):
     deadline_at = TimeField()
     ended_at = TimeField(null=True)
     outcome = TextField()
-    request_id = TextField(null=True, unique=True)
+    request_id = TextField(null=True)
 
     class Meta:
         table_name = "dependency"

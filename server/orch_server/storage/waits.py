@@ -19,12 +19,12 @@ EXPIRED = "EXPIRED"
 MOST = 20
 _DEPENDENCIES = """select id, 'DEPENDENCY', agent_id, holder_id, reason, priority, created_at,
     deadline_at from dependency where ended_at is null"""
-_EDGES = f"""{_DEPENDENCIES} union all
+_OPEN = f"""{_DEPENDENCIES} union all
     select z.id, 'AUTHORIZATION', z.agent_id, a.id, z.action, z.priority, z.created_at,
         z.deadline_at
     from authorization z join agent a on a.session = z.session and a.role = z.approver_role
-    where z.state = 'PENDING' and a.id <> z.agent_id
-    order by 7, 1"""  # noqa: S608 - constants
+    where z.state = 'PENDING' and a.id <> z.agent_id"""  # noqa: S608 - constants
+_EDGES = f"{_OPEN} order by 7, 1"
 
 
 def add(tx: Transaction, wait: Wait, session: str, actor: str, request_id: str) -> str:
@@ -112,6 +112,11 @@ def edges(db: Database) -> list[Wait]:
     """The whole graph, the oldest wait first: a pending authorization is an edge to the agent that
     has the approver's role in its session, if there is one and it is another."""
     return [_wait(row) for row in db.execute_sql(_EDGES).fetchall()]
+
+
+def open_edges(tx: Transaction) -> set[tuple[str, str]]:
+    """What the graph is now: of each wait its id and its holder's."""
+    return set(tx.execute(f"select id, holder_id from ({_OPEN})"))  # noqa: S608 - a constant
 
 
 def addresses(tx: Transaction, of: Iterable[Wait]) -> dict[str, str]:

@@ -78,7 +78,8 @@ _STATEMENTS = (
         deadline_at bigint not null,
         ended_at bigint,
         outcome text not null,
-        request_id text unique
+        request_id text,
+        unique (agent_id, request_id)
     )""",
     "create index dependency_open on dependency (deadline_at) where ended_at is null",
     """create table alert (
