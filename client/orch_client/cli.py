@@ -79,6 +79,7 @@ environment:
 
 def main(argv: list[str]) -> int:
     """Runs a command line; returns the exit status."""
+    _open_what_is_closed()
     _print_what_the_locale_lacks_too()
     status = _guarded(argv)
     return FAILED if status == USAGE and argv[:1] == ["hook"] else status
@@ -103,6 +104,18 @@ def _guarded(argv: list[str]) -> int:
     except OSError as exc:
         print(f"orch-client: {exc.strerror or exc}.", file=sys.stderr)
         return FAILED
+
+
+def _open_what_is_closed() -> None:
+    """A standard stream that the caller has closed leads to nowhere: it is there all the same, and
+    nothing that is opened later gets its number."""
+    for number, name, mode in ((0, "stdin", "r"), (1, "stdout", "w"), (2, "stderr", "w")):
+        if getattr(sys, name) is None:
+            nowhere = os.open(os.devnull, os.O_RDWR)
+            if nowhere != number:
+                os.dup2(nowhere, number)
+                os.close(nowhere)
+            setattr(sys, name, open(number, mode, closefd=False))  # noqa: SIM115
 
 
 def _print_what_the_locale_lacks_too() -> None:

@@ -326,6 +326,9 @@ def test_hooks_of_ours_that_a_user_has_changed_are_left_and_not_doubled(
         ("{", "no valid JSON"),
         ('{"a": 1, "a": 2}', "a key stands twice"),
         ("[]", "no JSON object"),
+        ('{"a": 1e400}', "no valid JSON"),
+        ('{"a": NaN}', "no valid JSON"),
+        ('{"a":' * 100_000 + "1" + "}" * 100_000, "nested too deeply"),
         ('{"hooks": []}', "'hooks' is no object"),
         ('{"hooks": {"Stop": {}}}', "'hooks.Stop' is no array"),
         ('{"hooks": {"Stop": [{}]}}', "without an array 'hooks'"),
@@ -342,6 +345,23 @@ def test_settings_that_cannot_be_read_are_left_alone(
         assert says in done.stderr
         assert "nothing was changed" in done.stderr
     assert path.read_text() == text
+
+
+@pytest.mark.parametrize("kind", ["folder", "fifo", "loop"])
+def test_what_is_no_file_of_settings_is_told_with_its_path(
+    home: Home, tmp_path: Path, kind: str
+) -> None:
+    path = tmp_path / "settings.json"
+    if kind == "folder":
+        path.mkdir()
+    elif kind == "fifo":
+        os.mkfifo(path)
+    else:
+        path.symlink_to(path)
+    done = home.client("hooks", "install", "--file", str(path))
+    assert (done.returncode, done.stdout, done.stderr.count("\n")) == (1, "", 1)
+    assert str(path) in done.stderr
+    assert "nothing was changed" in done.stderr
 
 
 @pytest.mark.parametrize(

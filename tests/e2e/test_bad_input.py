@@ -449,6 +449,28 @@ def test_the_operator_decides_with_the_passphrase_when_one_is_set(
     tmux.wait_for(fresh, "claim=5")
 
 
+@pytest.mark.parametrize(
+    ("command", "status"),
+    [
+        ("orch-client agents >&-", 0),
+        ("orch-client agents 2>&-", 0),
+        ("orch-client agents <&- >&- 2>&-", 0),
+        ("orch-client hook Stop <&-", 1),
+        ("echo '{}' | orch-client hook Stop >&-", 1),  # no agent calls
+        ("orch-client run -- true >&-", 0),
+        ("orch-client run -- sh -c 'exit 3' 2>&-", 3),
+        ("orch-client run -- sh -c 'exit 3' <&- >&- 2>&-", 3),
+    ],
+)
+def test_standard_streams_that_are_closed_do_no_harm(
+    shared: Home, command: str, status: int
+) -> None:
+    done = subprocess.run(
+        command, shell=True, env=shared.env(), capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, "Traceback" in done.stderr) == (status, False), done.stderr
+
+
 def test_commands_are_quick_to_explain_themselves(home: Home) -> None:
     done = home.client("--help")
     assert done.returncode == 0

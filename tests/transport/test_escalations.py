@@ -158,6 +158,22 @@ def test_that_an_account_is_not_let_in_is_for_a_person_at_once(folder: Path) -> 
     oversee(folder, body)
 
 
+def test_each_crash_counts_also_when_nothing_is_seen_between_them(folder: Path) -> None:
+    async def body(fleet: Fleet) -> None:
+        dev = await fleet.agent("dev", "WORKING")
+        for n in range(5):
+            fleet.at.clock.advance(1)
+            await _exit(dev, status=3 + n, restart_after=span(2))
+        await fleet.written()
+        (alert,) = (await fleet.stub.ListAlerts(supervision_pb2.ListAlertsRequest())).alerts
+        assert alert.suppressed == 4
+        assert (await fleet.at.agent("atlas:dev")).evidence.detail.startswith(
+            "exited with status 7"
+        )
+
+    oversee(folder, body)
+
+
 def test_a_crash_is_a_matter_and_an_alert(folder: Path) -> None:
     async def body(fleet: Fleet) -> None:
         _, manager, dev = await _managed(fleet)

@@ -41,7 +41,7 @@ def test_why_tells_what_is_done_about_an_agent_and_when(folder: Path) -> None:
         await dev.shows("USAGE_LIMITED", detail="resets 2pm (UTC)")
         await fleet.looks()
         assert await _why(fleet, "atlas:dev") == [
-            "Everything for own is held until 2026-11-21 14:00:00 UTC.",
+            "Everything for it is held until 2026-11-21 14:00:00 UTC, with its account own.",
             "It has announced an operation until 12:20 UTC: migrations",
             "No nudge is due: it is not known to be idle, or nudges are switched off.",
         ]

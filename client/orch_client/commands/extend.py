@@ -42,7 +42,10 @@ def run(args: argparse.Namespace, name: str) -> int:
         output.print_json(answer)
     elif answer.HasField("operation"):
         operation = answer.operation
-        left = output.apart(-answer.left.seconds).removesuffix(" ago")
+        hours, minutes = divmod(answer.left.seconds // 60, 60)
+        left = (
+            f"{hours}h {minutes}m" if hours and minutes else f"{hours}h" if hours else f"{minutes}m"
+        )
         print(
             f"busy with {output.one_line(operation.reason)} until"
             f" {output.moment(operation.end_time)}; it can be made {left} longer"

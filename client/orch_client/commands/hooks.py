@@ -6,10 +6,13 @@ Everything else in the file keeps its value, in its order; the file is replaced 
 from __future__ import annotations
 
 import argparse
+import errno
 import json
 import os
 import re
 import shlex
+import shutil
+import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -43,6 +46,13 @@ def configure(parser: argparse.ArgumentParser, name: str) -> None:
 def run(args: argparse.Namespace, name: str) -> int:
     """Runs the command."""
     path = Path(os.path.realpath(Path(args.file).expanduser()))  # what a link points to
+    try:
+        return _edit(path, args)
+    except OSError as exc:
+        raise ClientError(f"{path}: {exc.strerror}; nothing was changed.") from exc
+
+
+def _edit(path: Path, args: argparse.Namespace) -> int:
     text = _read(path)
     settings = _parse(path, text)
     before = json.dumps(settings)
@@ -50,6 +60,11 @@ def run(args: argparse.Namespace, name: str) -> int:
         (install if args.action == "install" else uninstall)(settings)
         if json.dumps(settings) != before:
             _write(path, _format(settings, text))
+    if args.action == "install" and shutil.which("orch-client") is None:
+        say = (
+            "orch-client is not on the PATH here, and the hooks call it by that name; put it there."
+        )
+        print(f"orch-client: {say}", file=sys.stderr)
     _show(path, settings, args.json)
     return 0
 
@@ -99,6 +114,8 @@ def is_ours(command: object) -> bool:
 
 
 def _read(path: Path) -> str:
+    if path.exists() and not path.is_file():
+        raise ClientError(f"{path} is no file; nothing was changed.")
     try:
         return path.read_bytes().decode()
     except FileNotFoundError:
@@ -111,6 +128,9 @@ def _parse(path: Path, text: str) -> dict[str, Any]:
     """The settings, of a shape that we know. Raises ClientError for any other."""
     try:
         settings = json.loads(text, object_pairs_hook=_each_key_once) if text.strip() else {}
+        json.dumps(settings, allow_nan=False)
+    except RecursionError as exc:
+        raise ClientError(f"{path} is nested too deeply; nothing was changed.") from exc
     except ValueError as exc:
         raise ClientError(f"{path} is no valid JSON ({exc}); nothing was changed.") from exc
     problem = _problem(settings)
@@ -152,7 +172,9 @@ def _format(settings: dict[str, Any], before: str) -> str:
 
 
 def _write(path: Path, text: str) -> None:
-    """Replaces the file in one step; its mode stays."""
+    """Replaces the file in one step; its mode stays. Raises OSError for one that is read-only."""
+    if path.exists() and not os.access(path, os.W_OK):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
     path.parent.mkdir(parents=True, exist_ok=True)
     mode = path.stat().st_mode & 0o7777 if path.exists() else 0o644
     descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)

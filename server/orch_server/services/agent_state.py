@@ -45,7 +45,7 @@ _TURNS = frozenset({"UserPromptSubmit", "PermissionRequest", "Stop", "StopFailur
 
 Check = Callable[[Transaction], object]
 Listener = Callable[[Agent, Status, Status], None]
-Key = tuple[AgentState, EvidenceSource, str, datetime | None]
+Key = tuple[AgentState, EvidenceSource, str, datetime | None, float]
 
 
 @dataclass(slots=True)
@@ -369,12 +369,13 @@ class AgentStates:
 
 def _key(verdict: Verdict) -> Key | None:
     """What must differ for a change to be stored and told. By which rule a screen told the same
-    state is none: that may flicker."""
+    state is none: that may flicker. Each exit is one."""
     sign = verdict.sign
     if sign is None:
         return None
     screen = sign.source in (EvidenceSource.SCREEN, EvidenceSource.ACTIVITY)
-    return sign.state, sign.source, "" if screen else sign.rule, sign.reset_at
+    each = sign.began if sign.rule == "exit" else 0.0
+    return sign.state, sign.source, "" if screen else sign.rule, sign.reset_at, each
 
 
 def _name(sign: Sign) -> tuple[EvidenceSource, str, float]:

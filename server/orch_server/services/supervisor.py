@@ -308,7 +308,8 @@ class Supervisor:
         held = self._credit.held_until(agent)
         if held is not None:
             account = self._credit.credential_of(agent)
-            said.append(f"Everything for {account} is held until {held:%Y-%m-%d %H:%M:%S} UTC.")
+            until = f"{held:%Y-%m-%d %H:%M:%S} UTC"
+            said.append(f"Everything for it is held until {until}, with its account {account}.")
         operation = self._operations.current(agent.id)
         if operation is not None:
             end = f"{operation.ends_at:%H:%M}"

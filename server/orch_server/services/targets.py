@@ -89,7 +89,7 @@ class Targets:
         if target.startswith("@"):
             raise InvalidInput(
                 "target",
-                f"'{printable(target)}' means many agents, but a note goes to one; name one.",
+                f"'{printable(target)}' means many agents, and this is for one; name one.",
             )
         if target.startswith("%"):
             return await self._pane_target(caller, target)
