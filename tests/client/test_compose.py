@@ -8,12 +8,12 @@ from collections.abc import Awaitable, Callable
 
 import pytest
 
-from orch_client.courier import submit
+from orch_client.courier import programs, submit
 from orch_client.courier.deliver import Courier, Offer, Outcome, PaneAddress
 from tests.client.conftest import Heard, served
 from tests.client.conftest import deliver as send
 from tests.faults.pane import DRAFT, FakePane, opened
-from tests.support import Tmux
+from tests.support import Tmux, until
 
 GENERATION = "0a1b2c3d"
 DIALOG, BUSY = "Do you want to proceed?", "esc to interrupt"
@@ -198,6 +198,20 @@ def test_a_text_that_a_dialog_devoured_is_in_doubt(tmux: Tmux, hasty: None) -> N
     assert (fake.received(), fake.count("answered")) == ([], 0)
 
 
+def test_a_dialog_that_opens_in_the_turn_does_not_hide_that_the_text_was_taken(
+    tmux: Tmux,
+) -> None:
+    fake = opened(tmux, "claude", "--script", "submit:dialog=60")
+
+    async def body(courier: Courier) -> None:
+        async with asyncio.timeout(PATIENCE):
+            outcome = await served(courier, offer(1, "[message 0123abcd from pm]\nhello"), fake.at)
+        assert outcome.state == "CONFIRMED", outcome
+
+    with_courier(body)
+    assert fake.count("answered") == 0
+
+
 @pytest.mark.parametrize("how", ["restart", "relaunch"])
 @pytest.mark.parametrize("moment", ["paste", "enter"])
 def test_a_text_that_an_agent_lost_is_in_doubt(
@@ -250,8 +264,10 @@ def test_a_busy_agent_takes_what_is_immediate_into_its_queue(tmux: Tmux) -> None
 
 
 def test_a_stopped_agent_is_waited_for(tmux: Tmux) -> None:
-    fake = opened(tmux, "claude", "--script", "tick:stop=1.5", "--ticks", "0.01")
+    fake = opened(tmux, "claude", "--script", "tick:stop=3", "--ticks", "0.01")
     fake.tmux.run("set-option", "-g", "remain-on-exit", "on")
+    pid = int(tmux.run("display-message", "-p", "-t", fake.at.pane, "#{pane_pid}"))
+    until(lambda: programs.foreground(pid, "").stopped, "the agent to be stopped")
     refused_then_ready(fake, "STOPPED")
 
 

@@ -373,9 +373,7 @@ def test_where_everyone_waits_for_everyone_all_cycles_are_broken(folder: Path) -
                 if waiter != holder:
                     await _add(at, waiter, holder)
         assert len((await _graph(at)).waits) == 132
-        before = at.core.store.commits
         await at.core.waiting.check()
-        assert at.core.store.commits == before + 1, "all are broken in one pass"
         graph = await _graph(at)
         assert not graph.cycles
         ended = [subject for kind, subject in await _events(at) if kind == "deadlock.broken"]

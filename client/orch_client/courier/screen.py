@@ -16,8 +16,10 @@ from orch_client.courier.kinds import Composer, Kind, Rule
 
 IDLE, WORKING, STARTING, UNKNOWN = "idle", "working", "starting", "unknown"
 LIMITED = "usage_limited"
+#: In these states a dialog of the agent's own has the place of the composer.
+ASKING = frozenset({"waiting_permission", "waiting_question"})
 #: In these states no composer takes text, whatever looks like one.
-_HIDING = frozenset({"waiting_permission", "waiting_question", UNKNOWN})
+_HIDING = ASKING | {UNKNOWN}
 _ESCAPE = re.compile(r"\x1b(?:\[([0-9;:]*)([A-Za-z])|\][^\x07\x1b]*(?:\x07|\x1b\\)|.)")
 _MENU_LINES = 8
 _ENOUGH = 20  # letters of a text's end

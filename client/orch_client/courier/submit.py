@@ -78,6 +78,8 @@ class Submission:
                 gone = gone or self._clock()
                 if self._clock() > gone + _SHOWN_WITHIN + 2 * self._digestion:
                     return self._doubt(f"is not in {self._composer} any more, nor shown elsewhere")
+            elif _is_asking(seen) and self._shows_it(seen):
+                return self._success(seen)  # its turn has begun, and asks for leave already
             elif _is_covered(seen):
                 end = self._clock() + patience
             elif self._clock() > end:
@@ -130,6 +132,12 @@ class Submission:
 def _patience(seen: Look) -> float:
     """How long the text may take to show up where other text stands, or nothing."""
     return _LANDS_WITHIN if seen.reading.draft else _EMPTY_FOR
+
+
+def _is_asking(seen: Look) -> bool:
+    """Whether a dialog of the agent's own stands where the composer was."""
+    covered = seen.program.stopped or seen.status.in_mode
+    return not covered and seen.reading.state in screen.ASKING
 
 
 def _is_covered(seen: Look) -> bool:
