@@ -150,8 +150,11 @@ class AgentStates:
         No observation, with `quiet` for a screen and without for processes: the same as the last
         one of this connection. Raises StaleEpoch, and so does the write.
         """
-        agent = self._connected(agent_id, epoch)
-        known, now = self._known.get(agent_id), self._clock.monotonic()
+        known = self._known.get(agent_id)
+        unseen = observation is None and quiet is None
+        if unseen and (known is None or known.seen.by_process is None):
+            return None  # the most frequent beat: nothing was looked at
+        agent, now = self._connected(agent_id, epoch), self._clock.monotonic()
         still = None if quiet is None else quiet.total_seconds()
         if still is not None:
             self._movement.stands_since(agent_id, epoch, now - still)
