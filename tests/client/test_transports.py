@@ -1,4 +1,4 @@
-"""Both transports to tmux keep one contract: what they return, what they raise, what they leave."""
+"""The transports to tmux keep one contract: what they return, what they raise, what they leave."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from functools import partial
 
 import pytest
 
+from orch_client.courier.batch import Batch
 from orch_client.courier.control import Control
 from orch_client.courier.tmux import (
     PaneGone,
@@ -52,7 +53,10 @@ Make = Callable[[str], Tmux]
 Body = Callable[[Tmux], Awaitable[None]]
 
 
-@pytest.fixture(params=[Subprocess, partial(Control, oldest=(3, 0))], ids=["subprocess", "control"])
+@pytest.fixture(
+    params=[Subprocess, Batch, partial(Control, oldest=(3, 0))],
+    ids=["subprocess", "batch", "control"],
+)
 def make(request: pytest.FixtureRequest) -> Make:
     """Makes the transport for a socket."""
     kind: Make = request.param

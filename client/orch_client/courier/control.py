@@ -9,23 +9,23 @@ after the other.
 
 A tmux before 3.7 crashes, with all its sessions, when a session is made, renamed or ended, or a
 client detaches, at the moment in which a control client connects (tmux pull requests 4980 and 5004;
-on 3.3a every fifth connection while sessions come and go). There each call is a subprocess.
+on 3.3a every fifth connection while sessions come and go). There batch.py serves.
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import fcntl
 import os
 import re
 import subprocess
 import time
 from collections import deque
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 
+from orch_client.courier.batch import Batch
 from orch_client.courier.quoting import command_line
+from orch_client.courier.text_argument import loading
 from orch_client.courier.tmux import (
     DEADLINE,
     Subprocess,
@@ -35,7 +35,6 @@ from orch_client.courier.tmux import (
     error,
 )
 
-_INLINE = 16 * 1024  # bytes; a larger text goes through a private file
 _FAREWELL = 1.0
 _IDLE = 30.0
 _READ = 256 * 1024
@@ -53,7 +52,8 @@ _GUARD = re.compile(rb"%(begin|end|error) (\d+ \d+ (\d+))\Z")
 class Control:
     """One tmux server, spoken to over one connection that is opened when it is first needed.
 
-    `oldest` is the tmux version from which on a connection is used, else subprocesses.
+    `oldest` is the tmux version from which on a connection is used, else a process for a batch of
+    calls.
     """
 
     def __init__(self, socket: str, oldest: tuple[int, int] = SAFE) -> None:
@@ -61,6 +61,7 @@ class Control:
         self._judged = -_AGAIN
         self._socket = socket
         self._single = Subprocess(socket)
+        self._batch = Batch(socket)
         self._link: _Link | None = None
         self._opening: asyncio.Task[_Link | None] | None = None
         self._endings: set[asyncio.Task[None]] = set()
@@ -75,8 +76,8 @@ class Control:
             async with asyncio.timeout(deadline):
                 link = await self._connected()
                 if link is None:
-                    return await self._single.run(*args, stdin=stdin, deadline=deadline)
-                with _loading(args, stdin) as command:
+                    return await self._batch.run(*args, stdin=stdin, deadline=deadline)
+                with loading(args, stdin) as command:
                     return await link.ask(command_line(command))
         except TimeoutError as exc:
             if link is not None:
@@ -86,6 +87,7 @@ class Control:
     async def close(self) -> None:
         """Ends the connection and waits for its tmux client's end."""
         self._closed = True
+        await self._batch.close()
         if self._opening is not None:
             await asyncio.wait([self._opening])
         if self._link is not None:
@@ -261,30 +263,6 @@ class _Link:
             call.error = b"\n".join(lines).decode("utf-8", "replace").strip()
         else:
             call.output += lines
-
-
-@contextlib.contextmanager
-def _loading(args: tuple[str, ...], stdin: bytes | None) -> Iterator[tuple[str, ...]]:
-    """The same command with the text in it, or in a file of its own that lives as long as this."""
-    if stdin is None:
-        yield args
-        return
-    if args[:2] != ("load-buffer", "-b") or args[3] != "-":
-        raise ValueError("only 'load-buffer -b NAME -' takes text")
-    if len(stdin) <= _INLINE:
-        text = stdin.decode()
-        text = text[:-1] + "\\;" if text.endswith(";") else text
-        yield ("set-buffer", "-b", args[2], "--", text, *args[4:])
-        return
-    import tempfile  # 0.3 MB that a client without large texts does without
-
-    try:
-        with tempfile.NamedTemporaryFile(prefix="orch-") as file:
-            file.write(stdin)
-            file.flush()
-            yield (*args[:3], file.name.replace("#", "##"), *args[4:])  # tmux expands formats
-    except OSError as exc:
-        raise TmuxSilent(f"no temporary file ({exc.strerror})") from exc
 
 
 def _choose(sessions: str, oldest: tuple[int, int]) -> str:

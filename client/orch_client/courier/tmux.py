@@ -1,8 +1,8 @@
 """Speaks to tmux: the port, and the transport that runs one subprocess for each call.
 
-The other transport, for many panes, is control.py. Neither knows a shell. Every pane is named by
-its server's socket and its id; names never serve as targets, and text never stands in an argument
-that tmux expands.
+The other transports, for many panes, are control.py and batch.py. None knows a shell. Every pane is
+named by its server's socket and its id; names never serve as targets, and text never stands in an
+argument that tmux expands.
 """
 
 from __future__ import annotations
@@ -81,7 +81,7 @@ class Subprocess:
     async def run(self, *args: str, stdin: bytes | None = None, deadline: float = DEADLINE) -> str:
         """As in Tmux."""
         command = ["tmux", "-u", "-S", self._socket, *args]
-        done = await asyncio.to_thread(_run, command, stdin, deadline)
+        done = await asyncio.to_thread(execute, command, stdin, deadline)
         if done.returncode < 0:
             raise TmuxSilent("the tmux client was killed")
         if done.returncode:
@@ -92,11 +92,12 @@ class Subprocess:
         """There is nothing to close."""
 
 
-def _run(
+def execute(
     command: list[str], stdin: bytes | None, deadline: float
 ) -> subprocess.CompletedProcess[bytes]:
-    """Runs on a thread of its own. A loop of uvloop must not start processes: it runs Python code
-    in the forked child, beside threads of gRPC that are not there any more, and can hang in it.
+    """Runs a tmux client; on a thread of its own. A loop of uvloop must not start processes: it
+    runs Python code in the forked child, beside threads of gRPC that are not there any more, and
+    can hang in it.
 
     After the deadline the client is killed and only its own end is awaited: it has handed its pipes
     to the tmux server, which may hang.
