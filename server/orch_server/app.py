@@ -40,6 +40,7 @@ from orch_server.config import Settings, check_home
 from orch_server.core.agent import Agent
 from orch_server.core.clock import Clock, SystemClock
 from orch_server.core.errors import StartupError
+from orch_server.loops.clock_watch import watch_clock
 from orch_server.loops.deadlines import serve_deadlines
 from orch_server.loops.leases import feel_pulse, watch_leases
 from orch_server.loops.supervision import serve_supervision
@@ -177,13 +178,27 @@ async def _wire(settings: Settings, clock: Clock) -> _Core:
         clock,
     )
     heartbeat.on_courier = mailbox.wake
-    scheduler = SchedulerService(store, targets, clock, mailbox.wake)
+    local_zone = tzlocal.get_localzone()
+    scheduler = SchedulerService(
+        store,
+        targets,
+        bus,
+        clock,
+        mailbox.wake,
+        str(local_zone),
+        settings.max_open_tasks,
+    )
     authorization = AuthorizationService(
         store, registry, targets, passphrase, bus, roles, clock, mailbox.wake
     )
-    states = AgentStates(store, registry, clock, tzlocal.get_localzone())
+    states = AgentStates(store, registry, clock, local_zone)
     operations = OperationService(store, targets, clock, lambda agent: supervisor.changed.set())
-    credit = CreditService(store, registry, states, mailbox.wake, clock)
+
+    def freed(agent_id: str) -> None:
+        mailbox.wake(agent_id)
+        scheduler.agent_freed(agent_id)
+
+    credit = CreditService(store, registry, states, freed, clock)
     waiting = WaitingService(store, registry, targets, authorization, clock, mailbox.wake)
     authorization.on_request = waiting.changed.set
     supervisor = Supervisor(
@@ -202,6 +217,7 @@ async def _wire(settings: Settings, clock: Clock) -> _Core:
     alerts = AlertService(store, bus, display, clock, settings.alert_webhook)
     _listen(heartbeat, states, credit, operations, supervisor)
     mailbox.held_until = credit.held_until
+    mailbox.held_agents = scheduler.held = credit.held_agents
     state = SessionStateService(
         store, registry, heartbeat, waiting, targets, bus, states, operations, credit, supervisor
     )
@@ -306,7 +322,14 @@ async def _drain(server: grpc.aio.Server, health: health_aio.HealthServicer, cor
 def _loops(core: _Core, clock: Clock) -> list[Loop]:
     """Every background task of the server."""
     scheduler, authorization = core.scheduler, core.authorization
+    by_the_clock = (scheduler, authorization, core.credit, core.waiting)
+
+    def look_anew() -> None:
+        for service in by_the_clock:
+            service.changed.set()
+
     return [
+        Loop("clock", lambda: watch_clock(look_anew)),
         Loop("leases", lambda: watch_leases(core.heartbeat, clock)),
         Loop("pulse", lambda: feel_pulse(core.heartbeat)),
         Loop("supervision", lambda: serve_supervision(core.supervisor, clock)),

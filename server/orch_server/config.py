@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 
 from orch_server.core.errors import InvalidInput, StartupError
 from orch_server.core.pace import Pace
+from orch_server.core.task import MAX_OPEN, MOST_OPEN
 from orch_server.core.text import check_role
 
 _KEYS = (
@@ -23,6 +24,7 @@ _KEYS = (
     "log_level",
     "nudges_per_hour",
     "alert_webhook",
+    "max_open_tasks",
 )
 _LEVELS = ("debug", "info", "warning", "error")
 _LOOPBACK = re.compile(r"(localhost|127(?:\.\d{1,3}){3}|\[::1\]):(\d{1,5})\Z")
@@ -35,7 +37,8 @@ MAX_SOCKET_PATH = 107
 class Settings:
     """All that can be set. `sockets` are Unix sockets, `ports` are loopback HOST:PORT, `templates`
     is the folder with the user's own templates of messages, `nudges_per_hour` the budget of each
-    agent (0: none are sent), `alert_webhook` the URL that alerts are posted to ("": none)."""
+    agent (0: none are sent), `alert_webhook` the URL that alerts are posted to ("": none),
+    `max_open_tasks` how many open tasks an agent may have."""
 
     home: Path
     sockets: tuple[Path, ...]
@@ -46,6 +49,7 @@ class Settings:
     templates: Path
     nudges_per_hour: int = 6
     alert_webhook: str = ""
+    max_open_tasks: int = MAX_OPEN
 
     @property
     def database(self) -> Path:
@@ -108,6 +112,7 @@ def load(
         templates=configured.absolute().parent / "templates",
         nudges_per_hour=_nudges(kept.get("nudges_per_hour", 6)),
         alert_webhook=_webhook(kept.get("alert_webhook", "")),
+        max_open_tasks=_open_tasks(kept.get("max_open_tasks", MAX_OPEN)),
     )
 
 
@@ -221,6 +226,15 @@ def _nudges(given: object) -> int:
     if isinstance(given, bool) or not isinstance(given, int) or not 0 <= given <= 60:
         raise StartupError(f"nudges_per_hour is {given!r}; use a whole number from 0 to 60.")
     return given
+
+
+def _open_tasks(value: Any) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= MOST_OPEN:
+        raise StartupError(
+            f"max_open_tasks is {value!r}; use a whole number from 1 to {MOST_OPEN}, the open tasks"
+            " that one agent may have."
+        )
+    return value
 
 
 def _webhook(given: object) -> str:

@@ -44,33 +44,33 @@ def test_a_not_now_waits_half_a_minute_but_for_the_bound_of_a_busy_agent(
     bounded = mode is M.WAIT_IDLE and reason is R.AGENT_BUSY
     for passed, waits in ((0, 30), (29, 30), (31, 29), (59.5, 0.5), (61, 0)):
         now = START + _seconds(passed)
-        refused = judge(_offering(mode), reason, now)
+        refused = judge(_offering(mode), reason, now, 1)
         assert (refused.event, refused.refusals) == (E.REFUSE, 3)
         assert refused.retry_at == now + _seconds(waits if bounded else 30)
     late = replace(_offering(mode), offered_at=START + _seconds(60))
     now = START + _seconds(61)
-    assert judge(late, reason, now).retry_at == now + _seconds(30)
+    assert judge(late, reason, now, 1).retry_at == now + _seconds(30)
 
 
 @pytest.mark.parametrize("reason", sorted(set(R) - NOT_NOW - {R.UNREADABLE, R.NUMBER_USED}))
 def test_other_refusals_count_and_are_at_last_too_many(reason: R) -> None:
     for before in range(MAX_REFUSALS):
-        refused = judge(_offering(refusals=before), reason, START)
+        refused = judge(_offering(refusals=before), reason, START, 0.3)
         assert refused.refusals == before + 1
         last = before + 1 == MAX_REFUSALS
         assert refused.event is (E.BURY if last else E.REFUSE)
-        assert last or refused.retry_at == START + retry_delay(before + 1)
+        assert last or refused.retry_at == START + retry_delay(before + 1, 0.3)
 
 
 def test_a_used_number_does_not_count_the_first_time() -> None:
-    refused = judge(_offering(), R.NUMBER_USED, START)
+    refused = judge(_offering(), R.NUMBER_USED, START, 0.5)
     assert (refused.event, refused.refusals, refused.retry_at) == (E.REFUSE, 3, START)
-    again = judge(_offering(reason=R.NUMBER_USED), R.NUMBER_USED, START)
-    assert (again.refusals, again.retry_at) == (4, START + retry_delay(4))
+    again = judge(_offering(reason=R.NUMBER_USED), R.NUMBER_USED, START, 0.5)
+    assert (again.refusals, again.retry_at) == (4, START + retry_delay(4, 0.5))
 
 
 def test_what_is_unreadable_is_buried() -> None:
-    assert judge(_offering(refusals=0), R.UNREADABLE, START).event is E.BURY
+    assert judge(_offering(refusals=0), R.UNREADABLE, START, 0).event is E.BURY
 
 
 @pytest.mark.parametrize("mode", list(M))

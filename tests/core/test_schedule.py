@@ -1,17 +1,33 @@
-"""Which delays make sense, and which tasks can be withdrawn."""
+"""What may be asked for as a schedule, and the times that follow from it."""
 
 from __future__ import annotations
 
-from dataclasses import replace
+import contextlib
 from datetime import UTC, datetime, timedelta
+from itertools import pairwise
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from orch_server.core.errors import Conflict, InvalidInput
-from orch_server.core.schedule import MAX_DELAY, Task, TaskState, check_cancel, due_time
+from orch_server.core import cron
+from orch_server.core.errors import InvalidInput
+from orch_server.core.schedule import (
+    MAX_DELAY,
+    Asked,
+    Form,
+    Schedule,
+    check_catch_up,
+    due,
+    due_time,
+    plan,
+    upcoming,
+)
+from orch_server.core.wall import zone
 
 NOW = datetime(2026, 11, 21, 12, tzinfo=UTC)
-TASK = Task("3fa8", "a1", "atlas", "developer", "x", NOW, TaskState.PENDING, "operator", NOW)
+HOUR = timedelta(hours=1)
+VIENNA = "Europe/Vienna"
 
 
 @pytest.mark.parametrize(
@@ -19,6 +35,7 @@ TASK = Task("3fa8", "a1", "atlas", "developer", "x", NOW, TaskState.PENDING, "op
 )
 def test_a_sensible_delay_is_added_to_now(delay: timedelta) -> None:
     assert due_time(NOW, delay) == NOW + delay
+    assert plan(Asked(delay=delay), NOW, "UTC") == Schedule(Form.ONCE, NOW + delay)
 
 
 @pytest.mark.parametrize(
@@ -38,9 +55,155 @@ def test_other_delays_are_refused(delay: timedelta) -> None:
     assert "527,040 minutes (366 days)" in caught.value.message
 
 
-def test_only_a_pending_task_can_be_withdrawn() -> None:
-    check_cancel(TASK)
-    with pytest.raises(Conflict, match="already fired"):
-        check_cancel(replace(TASK, state=TaskState.FIRED))
-    with pytest.raises(Conflict, match="already cancelled"):
-        check_cancel(replace(TASK, state=TaskState.CANCELLED))
+@pytest.mark.parametrize(
+    ("text", "tz", "expected"),
+    [
+        ("13:00", "UTC", "2026-11-21T13:00"),
+        ("12:00", "UTC", "2026-11-22T12:00"),  # strictly after now
+        ("9:00", "UTC", "2026-11-22T09:00"),
+        ("12:00:30", "UTC", "2026-11-21T12:00:30"),
+        ("13:30", VIENNA, "2026-11-21T12:30"),
+        ("13:00", VIENNA, "2026-11-22T12:00"),
+        ("2026-11-22T09:00", VIENNA, "2026-11-22T08:00"),
+        ("2026-11-22 09:00:05", VIENNA, "2026-11-22T08:00:05"),
+        ("2026-11-22T09:00Z", VIENNA, "2026-11-22T09:00"),
+        ("2026-11-22T09:00+05:30", VIENNA, "2026-11-22T03:30"),
+        ("2027-03-28T02:30", VIENNA, "2027-03-28T01:00"),  # in the gap: its end
+        ("2027-10-31T02:30", VIENNA, "2027-10-31T00:30"),  # twice: the first
+    ],
+)
+def test_a_time_is_meant_in_its_zone(text: str, tz: str, expected: str) -> None:
+    found = plan(Asked(at=text, time_zone=tz), NOW, "Asia/Tokyo")
+    assert found.first == datetime.fromisoformat(f"{expected}+00:00")
+    assert (found.form, found.time_zone) == (Form.ONCE, tz)
+
+
+def test_the_local_zone_counts_when_none_is_named() -> None:
+    assert plan(Asked(at="09:00"), NOW, "Asia/Tokyo").first == NOW.replace(day=22, hour=0)
+
+
+@pytest.mark.parametrize(
+    ("asked", "field"),
+    [
+        (Asked(), "schedule"),
+        (Asked(at="09:00", cron="* * * * *"), "schedule"),
+        (Asked(at="25:00"), "schedule.at"),
+        (Asked(at=""), "schedule.at"),
+        (Asked(at="soon"), "schedule.at"),
+        (Asked(at="2027-02-30T09:00"), "schedule.at"),
+        (Asked(at="2026-11-21T11:59"), "schedule.at"),
+        (Asked(at="2028-11-21T11:59"), "schedule.at"),
+        (Asked(at="0001-01-01T00:00+14:00"), "schedule.at"),
+        (Asked(at="9999-12-31T23:59-14:00"), "schedule.at"),
+        (Asked(at="09:00", time_zone="Mars/Olympus"), "schedule.time_zone"),
+        (Asked(at="09:00", time_zone="../../etc/passwd"), "schedule.time_zone"),
+        (Asked(at="09:00", time_zone="x" * 5000), "schedule.time_zone"),
+        (Asked(at="09:00", time_zone="a\0b"), "schedule.time_zone"),
+        (Asked(at="09:00", jitter=HOUR), "schedule.jitter"),
+        (Asked(delay=HOUR, until="18:00"), "schedule.until"),
+        (Asked(every=timedelta(0)), "schedule.every"),
+        (Asked(every=timedelta(milliseconds=1)), "schedule.every"),
+        (Asked(every=-HOUR), "schedule.every"),
+        (Asked(every=timedelta(days=367)), "schedule.every"),
+        (Asked(every=HOUR, jitter=-HOUR), "schedule.jitter"),
+        (Asked(every=HOUR, jitter=timedelta(days=2)), "schedule.jitter"),
+        (Asked(every=HOUR, until="12:30"), "schedule.until"),
+        (Asked(every=HOUR, until="never"), "schedule.until"),
+        (Asked(cron="0 9 * * *", until="2026-11-21T15:00"), "schedule.until"),
+        (Asked(cron="a b c d e f"), "schedule.cron"),
+        (Asked(cron="* * * * * *"), "schedule.cron"),
+        (Asked(cron="@never"), "schedule.cron"),
+        (Asked(cron="@reboot"), "schedule.cron"),
+        (Asked(cron="0 0 30 2 *"), "schedule.cron"),
+        (Asked(cron="61 * * * *"), "schedule.cron"),
+        (Asked(cron=""), "schedule.cron"),
+        (Asked(cron="*" * 201), "schedule.cron"),
+    ],
+)
+def test_what_makes_no_sense_is_refused_with_the_field(asked: Asked, field: str) -> None:
+    with pytest.raises(InvalidInput) as caught:
+        plan(asked, NOW, "UTC")
+    assert caught.value.field == field
+    assert caught.value.message.count("\n") == 0
+
+
+@given(st.text(max_size=40))
+def test_any_text_is_a_cron_expression_or_is_refused(text: str) -> None:
+    _check_or_refuse(text)
+
+
+@given(st.lists(st.text("0123456789*/,-#LWMONJA?", min_size=1, max_size=8), min_size=5, max_size=5))
+def test_what_looks_like_a_cron_expression_is_one_or_is_refused(fields: list[str]) -> None:
+    _check_or_refuse(" ".join(fields))
+
+
+def _check_or_refuse(expression: str) -> None:
+    with contextlib.suppress(InvalidInput):
+        cron.check(expression)
+        assert cron.following(expression, UTC, NOW) is not None
+
+
+@given(st.text(max_size=30))
+def test_any_text_is_a_time_or_is_refused(text: str) -> None:
+    for asked in (Asked(at=text), Asked(every=HOUR, until=text), Asked(at="09:00", time_zone=text)):
+        with contextlib.suppress(InvalidInput):
+            assert plan(asked, NOW, "UTC").first > NOW
+
+
+def test_an_interval_measures_time_that_passes() -> None:
+    start = datetime(2026, 3, 27, 8, tzinfo=UTC)
+    found = plan(Asked(every=timedelta(days=1), time_zone=VIENNA), start, "UTC")
+    assert upcoming(found, 3) == [start + timedelta(days=n) for n in (1, 2, 3)]
+
+
+def test_the_end_counts_itself() -> None:
+    found = plan(Asked(every=HOUR, until="15:00"), NOW, "UTC")
+    assert upcoming(found, 10) == [NOW + HOUR, NOW + 2 * HOUR, NOW + 3 * HOUR]
+
+
+def test_jitter_is_the_same_each_time_and_never_reaches_the_next_one() -> None:
+    often = plan(Asked(every=HOUR, jitter=timedelta(hours=20)), NOW, "UTC")
+    nominals = upcoming(often, 200)
+    dues = [due(often, "abc", nominal) for nominal in nominals]
+    assert dues == [due(often, "abc", nominal) for nominal in nominals]
+    assert dues != [due(often, "abd", nominal) for nominal in nominals]
+    assert all(n <= d < n + HOUR for n, d in zip(nominals, dues, strict=True))
+    assert all(a < b for a, b in pairwise(dues))
+    assert len({d - n for n, d in zip(nominals, dues, strict=True)}) > 190
+
+
+@pytest.mark.parametrize("window", [timedelta(seconds=9.9), timedelta(days=367), -HOUR])
+def test_a_catch_up_window_has_its_limits(window: timedelta) -> None:
+    with pytest.raises(InvalidInput) as caught:
+        check_catch_up(window)
+    assert caught.value.field == "catch_up"
+
+
+CLOCKS = [
+    ("0 0 * * *", "America/Santiago", "2026-09-05T06:00", ["09-06T01:00", "09-07T00:00"]),
+    ("30 2 * * *", VIENNA, "2026-03-28T12:00", ["03-29T03:00", "03-30T02:30"]),
+    ("0,30 2 * * *", VIENNA, "2026-03-28T12:00", ["03-29T03:00", "03-30T02:00"]),
+    ("30 2 * * *", VIENNA, "2026-10-24T12:00", ["10-25T02:30", "10-26T02:30"]),
+    ("@hourly", VIENNA, "2026-10-24T23:30", ["10-25T02:00", "10-25T02:00", "10-25T03:00"]),
+    ("*/30 2 * * *", VIENNA, "2026-03-28T12:00", ["03-30T02:00"]),
+    ("*/15 1 * * *", "Australia/Lord_Howe", "2026-04-04T14:40", ["04-05T01:45", "04-05T01:30"]),
+    ("*/10 2 * * *", "Australia/Lord_Howe", "2026-04-04T14:50", ["04-05T02:00", "04-05T02:10"]),
+    ("0 12 * * *", "Pacific/Apia", "2011-12-30T01:00", ["12-31T00:00", "12-31T12:00"]),
+    ("0 9 * * MON-FRI", "UTC", "2026-11-20T10:00", ["11-23T09:00"]),
+    ("0 0 13 * FRI", "UTC", "2026-11-01T00:00", ["11-06T00:00", "11-13T00:00"]),
+    ("0 0 L * *", "UTC", "2027-02-01T00:00", ["02-28T00:00", "03-31T00:00"]),
+]
+
+
+@pytest.mark.parametrize(("expression", "tz", "after", "expected"), CLOCKS)
+def test_a_cron_expression_follows_the_wall_clock(
+    expression: str, tz: str, after: str, expected: list[str]
+) -> None:
+    at: datetime | None = datetime.fromisoformat(f"{after}+00:00")
+    shown = []
+    for _ in expected:
+        assert at is not None
+        at = cron.following(expression, zone(tz), at)
+        assert at is not None
+        shown.append(at.astimezone(zone(tz)).strftime("%m-%dT%H:%M"))
+    assert shown == expected

@@ -112,7 +112,9 @@ def test_a_courier_reports_only_what_an_offer_can_become() -> None:
 
 
 def test_a_refused_delivery_is_tried_again_ever_more_slowly() -> None:
-    delays = [delivery.retry_delay(n) for n in range(1, 12)]
+    delays = [delivery.retry_delay(n, 1.0) for n in range(1, 12)]
     assert delays[:4] == [timedelta(seconds=s) for s in (0.5, 1, 2, 4)]
     assert delays == sorted(delays)
-    assert delays[-1] == delivery.retry_delay(10**9) == timedelta(seconds=30)
+    assert delays[-1] == delivery.retry_delay(10**9, 1.0) == timedelta(seconds=60)
+    assert delivery.retry_delay(3, 0.25) == timedelta(seconds=0.5)
+    assert delivery.retry_delay(3, 0.0) == timedelta(0)

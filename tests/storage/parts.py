@@ -16,7 +16,8 @@ from orch_server.core.clock import ManualClock
 from orch_server.core.delivery import NewDelivery, Priority
 from orch_server.core.event import Event
 from orch_server.core.identity import Incarnation
-from orch_server.core.schedule import Task, TaskState
+from orch_server.core.schedule import Form, Schedule
+from orch_server.core.task import Task
 from orch_server.storage import agents
 from orch_server.storage.store import Store, StoreIdentity
 
@@ -101,16 +102,19 @@ def text(
     return NewDelivery(agent_id, key, "test", key, priority, START, **more)
 
 
-def task(task_id: str, seconds: float = 0.0, note: str = "") -> Task:
+def task(task_id: str, seconds: float = 0.0, note: str = "", **more: Any) -> Task:
     """A task for the agent dev, due so many seconds after the start."""
+    at = START + timedelta(seconds=seconds)
     return Task(
         id=task_id,
         agent_id="dev",
         session="atlas",
         role="dev",
         note=note or f"note {task_id}",
-        due_at=START + timedelta(seconds=seconds),
-        state=TaskState.PENDING,
+        schedule=more.pop("schedule", Schedule(Form.ONCE, at)),
+        next_at=at,
+        due_at=at,
         creator="operator",
         created_at=START,
+        **more,
     )

@@ -18,6 +18,8 @@ from tests.storage.parts import add_agent, agent, opened
 ADDED = {
     *("do_not_disturb", "courier", "sender", "header", "mode", "message_key", "reason", "attempts"),
     *("retry_at", "time_to_live", "reply_patience", "reply", "reply_complete", "credential"),
+    *("form", "every", "cron", "time_zone", "jitter", "first_at", "look_at", "catch_up", "missed"),
+    *("version", "note_key", "waited", "paused_by", "pause_note"),
 }
 LATER = "0098_later.py"
 _KINDS = {"AUTO": "INTEGER", "INT": "INTEGER", "BOOL": "INTEGER"}

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from orch_server.core.errors import Ambiguous, InvalidInput, NotFound
-from orch_server.core.schedule import TaskState
-from orch_server.storage import lookup, tasks
+from orch_server.core.task import TaskState
+from orch_server.storage import agenda, firing, lookup, tasks
 from tests.storage.parts import Opened, add_agent, agent, opened, task
 
 
@@ -25,11 +25,12 @@ def _run(folder: Path, body: Callable[[Opened], Awaitable[None]]) -> None:
 
 
 async def _insert(at: Opened, task_id: str, seconds: float = 0, request_id: str = "") -> str:
-    return await at.store.write(lambda tx: tasks.insert(tx, task(task_id, seconds), request_id))
+    new = task(task_id, seconds)
+    return await at.store.write(lambda tx: tasks.insert(tx, new, request_id, 1000))
 
 
 async def _fire(at: Opened, most: int = 100) -> list[str]:
-    return await at.store.write(lambda tx: tasks.fire_due(tx, most))
+    return (await at.store.write(lambda tx: firing.fire_due(tx, most, {}))).agents
 
 
 async def _deliveries(at: Opened) -> list[tuple[str, str]]:
@@ -46,7 +47,7 @@ def test_a_due_task_fires_once(folder: Path) -> None:
         assert await _fire(at) == ["dev"]
         assert await _fire(at) == []
         assert [t for t, _ in await _deliveries(at)] == ["note aaa111"]
-        fired = await at.store.read(lambda db: tasks.get(db, "aaa111"))
+        fired = await at.store.read(lambda db: agenda.get(db, "aaa111"))
         assert fired.state is TaskState.FIRED
         assert fired.fired_at == at.clock.now()
         assert fired.delivery_state == "PENDING"
@@ -81,7 +82,7 @@ def test_tasks_fire_in_the_order_of_their_due_times_and_in_portions(folder: Path
 def test_a_cancelled_task_does_not_fire(folder: Path) -> None:
     async def body(at: Opened) -> None:
         await _insert(at, "aaa111")
-        await at.store.write(lambda tx: tasks.cancel(tx, task("aaa111"), "operator"))
+        await at.store.write(lambda tx: tasks.cancel(tx, "aaa111", "operator"))
         assert await _fire(at) == []
         assert await at.store.read(tasks.next_due) is None
 
@@ -111,7 +112,7 @@ def test_a_repeated_request_returns_the_first_task(folder: Path) -> None:
         assert await _insert(at, "ccc", request_id="r2") == "ccc"
         assert await _insert(at, "ddd") == "ddd"
         assert await _insert(at, "eee") == "eee"
-        listed, _ = await at.store.read(lambda db: tasks.list_page(db, "", None, 0, ""))
+        listed, _ = await at.store.read(lambda db: agenda.list_page(db, "", None, 0, ""))
         assert {t.id for t in listed} == {"aaa111", "ccc", "ddd", "eee"}
         assert len([e for e in at.events if e.kind == "task.created"]) == 4
 
@@ -134,7 +135,7 @@ def test_an_unambiguous_prefix_is_enough(folder: Path, given: str, found: str) -
     async def body(at: Opened) -> None:
         for task_id in IDS:
             await _insert(at, task_id)
-        assert (await at.store.read(lambda db: tasks.get(db, given))).id == found
+        assert (await at.store.read(lambda db: agenda.get(db, given))).id == found
 
     _run(folder, body)
 
@@ -144,7 +145,7 @@ def test_an_ambiguous_prefix_names_those_it_may_mean(folder: Path) -> None:
         for task_id in IDS:
             await _insert(at, task_id)
         with pytest.raises(Ambiguous) as caught:
-            await at.store.read(lambda db: tasks.get(db, "abc"))
+            await at.store.read(lambda db: agenda.get(db, "abc"))
         assert "abc111111111, abc222222222" in caught.value.message
         assert "abd" not in caught.value.message
 
@@ -160,7 +161,7 @@ def test_what_is_no_id_is_not_found(folder: Path, given: str) -> None:
         for task_id in IDS:
             await _insert(at, task_id)
         with pytest.raises(NotFound) as caught:
-            await at.store.read(lambda db: tasks.get(db, given))
+            await at.store.read(lambda db: agenda.get(db, given))
         assert caught.value.message.isprintable()
 
     _run(folder, body)
@@ -170,7 +171,7 @@ def test_a_whole_id_that_begins_another_is_that_one(folder: Path) -> None:
     async def body(at: Opened) -> None:
         await _insert(at, "abc")
         await _insert(at, "abcdef")
-        assert (await at.store.read(lambda db: tasks.get(db, "abc"))).id == "abc"
+        assert (await at.store.read(lambda db: agenda.get(db, "abc"))).id == "abc"
 
     _run(folder, body)
 
@@ -184,7 +185,7 @@ def test_pages_hold_everything_once_and_in_order(folder: Path, size: int) -> Non
         token, pages = "", 0
         while True:
             page, token = await at.store.read(
-                lambda db, t=token: tasks.list_page(db, "atlas", None, size, t)
+                lambda db, t=token: agenda.list_page(db, "atlas", None, size, t)
             )
             found.extend(t.id for t in page)
             pages += 1
@@ -203,7 +204,7 @@ def test_lists_are_filtered_by_session_and_state(folder: Path) -> None:
         await _fire(at)
 
         async def listed(session: str, state: TaskState | None) -> list[str]:
-            page, _ = await at.store.read(lambda db: tasks.list_page(db, session, state, 0, ""))
+            page, _ = await at.store.read(lambda db: agenda.list_page(db, session, state, 0, ""))
             return [t.id for t in page]
 
         assert await listed("", None) == ["aaa", "bbb"]
@@ -234,6 +235,6 @@ def test_a_page_token_with_a_huge_number_is_refused(folder: Path) -> None:
     async def body(at: Opened) -> None:
         await _insert(at, "aaa")
         with pytest.raises(InvalidInput):
-            await at.store.read(lambda db: tasks.list_page(db, "", None, 0, token))
+            await at.store.read(lambda db: agenda.list_page(db, "", None, 0, token))
 
     _run(folder, body)

@@ -20,7 +20,7 @@ async def write(store: Store) -> None:
     """One of many writers."""
     while True:
         task_id = new_id()
-        kept = await store.write(lambda tx, t=task_id: tasks.insert(tx, task(t), t))
+        kept = await store.write(lambda tx, t=task_id: tasks.insert(tx, task(t), t, 100_000))
         os.write(1, f"{kept}\n".encode())
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import grpc
 import pytest
+from google.protobuf.duration_pb2 import Duration
 from google.protobuf.field_mask_pb2 import FieldMask
 
 from orch.v1 import agent_pb2, heartbeat_pb2
@@ -382,7 +383,7 @@ def test_a_target_that_means_nobody_lists_who_there_is(
 ) -> None:
     async def body(at: Serving) -> None:
         await at.alive("developer", "%1")
-        request = sched.CreateTaskRequest(note="x", target=target)
+        request = sched.CreateTaskRequest(note="x", target=target, delay=Duration())
         error = await fails(at.scheduler.CreateTask(request))
         assert error.code is code
         if not target.startswith("@"):
@@ -396,7 +397,7 @@ def test_a_role_alone_means_the_callers_own_session(folder: Path) -> None:
         await at.alive("developer", "%1")
         await at.alive("tester", "%2")
         await at.alive("tester", "%3", session="borealis")
-        request = sched.CreateTaskRequest(note="x", target="tester")
+        request = sched.CreateTaskRequest(note="x", target="tester", delay=Duration())
         for session in ("atlas", "borealis"):
             header = at.token(session, "developer")
             made = await at.scheduler.CreateTask(request, metadata=header)

@@ -654,7 +654,8 @@ def test_a_note_for_an_agent_whose_session_is_deleted_meanwhile(folder: Path) ->
         async with writer_held(at.core.store):
             deleting = asyncio.create_task(_answer(_delete(at)))
             await settles(lambda: at.core.store._jobs.qsize() >= 1)
-            request = scheduler_pb2.CreateTaskRequest(note="x", target="atlas:developer")
+            target = "atlas:developer"
+            request = scheduler_pb2.CreateTaskRequest(note="x", target=target, delay=Duration())
             creating = asyncio.create_task(_answer(at.scheduler.CreateTask(request)))
             await settles(lambda: at.core.store._jobs.qsize() >= 2)
         await deleting

@@ -101,7 +101,7 @@ def test_what_is_refused_too_often_can_be_listed_as_dead(folder: Path) -> None:
         sent = await _send(at)
         for _ in range(20):
             await _refuse(stream, d.REFUSAL_REASON_AGENT_EXITED)
-            at.clock.advance(30)
+            at.clock.advance(60)
             at.core.mailbox.wake(sent.agent_id)
         listed = await at.messaging.ListDeliveries(
             pb.ListDeliveriesRequest(state=d.DELIVERY_STATE_DEAD)

@@ -50,10 +50,50 @@ class SchedulerServiceStub:
                 request_serializer=orch_dot_v1_dot_scheduler__pb2.ListTasksRequest.SerializeToString,
                 response_deserializer=orch_dot_v1_dot_scheduler__pb2.ListTasksResponse.FromString,
                 _registered_method=True)
+        self.WatchTasks = channel.unary_stream(
+                '/orch.v1.SchedulerService/WatchTasks',
+                request_serializer=orch_dot_v1_dot_scheduler__pb2.WatchTasksRequest.SerializeToString,
+                response_deserializer=orch_dot_v1_dot_scheduler__pb2.WatchTasksResponse.FromString,
+                _registered_method=True)
+        self.UpdateTask = channel.unary_unary(
+                '/orch.v1.SchedulerService/UpdateTask',
+                request_serializer=orch_dot_v1_dot_scheduler__pb2.UpdateTaskRequest.SerializeToString,
+                response_deserializer=orch_dot_v1_dot_scheduler__pb2.UpdateTaskResponse.FromString,
+                _registered_method=True)
         self.CancelTask = channel.unary_unary(
                 '/orch.v1.SchedulerService/CancelTask',
                 request_serializer=orch_dot_v1_dot_scheduler__pb2.CancelTaskRequest.SerializeToString,
                 response_deserializer=orch_dot_v1_dot_scheduler__pb2.CancelTaskResponse.FromString,
+                _registered_method=True)
+        self.PauseTask = channel.unary_unary(
+                '/orch.v1.SchedulerService/PauseTask',
+                request_serializer=orch_dot_v1_dot_scheduler__pb2.PauseTaskRequest.SerializeToString,
+                response_deserializer=orch_dot_v1_dot_scheduler__pb2.PauseTaskResponse.FromString,
+                _registered_method=True)
+        self.ResumeTask = channel.unary_unary(
+                '/orch.v1.SchedulerService/ResumeTask',
+                request_serializer=orch_dot_v1_dot_scheduler__pb2.ResumeTaskRequest.SerializeToString,
+                response_deserializer=orch_dot_v1_dot_scheduler__pb2.ResumeTaskResponse.FromString,
+                _registered_method=True)
+        self.RunTask = channel.unary_unary(
+                '/orch.v1.SchedulerService/RunTask',
+                request_serializer=orch_dot_v1_dot_scheduler__pb2.RunTaskRequest.SerializeToString,
+                response_deserializer=orch_dot_v1_dot_scheduler__pb2.RunTaskResponse.FromString,
+                _registered_method=True)
+        self.ListOccurrences = channel.unary_unary(
+                '/orch.v1.SchedulerService/ListOccurrences',
+                request_serializer=orch_dot_v1_dot_scheduler__pb2.ListOccurrencesRequest.SerializeToString,
+                response_deserializer=orch_dot_v1_dot_scheduler__pb2.ListOccurrencesResponse.FromString,
+                _registered_method=True)
+        self.PreviewSchedule = channel.unary_unary(
+                '/orch.v1.SchedulerService/PreviewSchedule',
+                request_serializer=orch_dot_v1_dot_scheduler__pb2.PreviewScheduleRequest.SerializeToString,
+                response_deserializer=orch_dot_v1_dot_scheduler__pb2.PreviewScheduleResponse.FromString,
+                _registered_method=True)
+        self.GetScheduler = channel.unary_unary(
+                '/orch.v1.SchedulerService/GetScheduler',
+                request_serializer=orch_dot_v1_dot_scheduler__pb2.GetSchedulerRequest.SerializeToString,
+                response_deserializer=orch_dot_v1_dot_scheduler__pb2.GetSchedulerResponse.FromString,
                 _registered_method=True)
 
 
@@ -62,7 +102,9 @@ class SchedulerServiceServicer:
     """
 
     def CreateTask(self, request, context):
-        """Schedules a note. The answer means that it is on disk.
+        """Schedules a note. The answer means that it is on disk. ALREADY_EXISTS with the reason
+        REPEATED_NOTE when the same note for the same agent is scheduled again and again;
+        RESOURCE_EXHAUSTED when the agent has as many open tasks as it may have.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -82,8 +124,64 @@ class SchedulerServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def WatchTasks(self, request, context):
+        """Streams every task that is selected, then each that changes.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def UpdateTask(self, request, context):
+        """Gives an open task another schedule. FAILED_PRECONDITION when it is over.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def CancelTask(self, request, context):
-        """Withdraws a pending task. FAILED_PRECONDITION when it fired already.
+        """Withdraws an open task. FAILED_PRECONDITION when it is over.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def PauseTask(self, request, context):
+        """Pauses one task, or the firing of all.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ResumeTask(self, request, context):
+        """Ends a pause.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RunTask(self, request, context):
+        """Fires a task now: a repeating one besides its schedule, one that fires once instead.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListOccurrences(self, request, context):
+        """Lists what became of a task's planned firings, the newest first.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def PreviewSchedule(self, request, context):
+        """Says when a schedule would fire, without scheduling anything.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetScheduler(self, request, context):
+        """Says whether all firing is paused.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -107,10 +205,50 @@ def add_SchedulerServiceServicer_to_server(servicer, server):
                     request_deserializer=orch_dot_v1_dot_scheduler__pb2.ListTasksRequest.FromString,
                     response_serializer=orch_dot_v1_dot_scheduler__pb2.ListTasksResponse.SerializeToString,
             ),
+            'WatchTasks': grpc.unary_stream_rpc_method_handler(
+                    servicer.WatchTasks,
+                    request_deserializer=orch_dot_v1_dot_scheduler__pb2.WatchTasksRequest.FromString,
+                    response_serializer=orch_dot_v1_dot_scheduler__pb2.WatchTasksResponse.SerializeToString,
+            ),
+            'UpdateTask': grpc.unary_unary_rpc_method_handler(
+                    servicer.UpdateTask,
+                    request_deserializer=orch_dot_v1_dot_scheduler__pb2.UpdateTaskRequest.FromString,
+                    response_serializer=orch_dot_v1_dot_scheduler__pb2.UpdateTaskResponse.SerializeToString,
+            ),
             'CancelTask': grpc.unary_unary_rpc_method_handler(
                     servicer.CancelTask,
                     request_deserializer=orch_dot_v1_dot_scheduler__pb2.CancelTaskRequest.FromString,
                     response_serializer=orch_dot_v1_dot_scheduler__pb2.CancelTaskResponse.SerializeToString,
+            ),
+            'PauseTask': grpc.unary_unary_rpc_method_handler(
+                    servicer.PauseTask,
+                    request_deserializer=orch_dot_v1_dot_scheduler__pb2.PauseTaskRequest.FromString,
+                    response_serializer=orch_dot_v1_dot_scheduler__pb2.PauseTaskResponse.SerializeToString,
+            ),
+            'ResumeTask': grpc.unary_unary_rpc_method_handler(
+                    servicer.ResumeTask,
+                    request_deserializer=orch_dot_v1_dot_scheduler__pb2.ResumeTaskRequest.FromString,
+                    response_serializer=orch_dot_v1_dot_scheduler__pb2.ResumeTaskResponse.SerializeToString,
+            ),
+            'RunTask': grpc.unary_unary_rpc_method_handler(
+                    servicer.RunTask,
+                    request_deserializer=orch_dot_v1_dot_scheduler__pb2.RunTaskRequest.FromString,
+                    response_serializer=orch_dot_v1_dot_scheduler__pb2.RunTaskResponse.SerializeToString,
+            ),
+            'ListOccurrences': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListOccurrences,
+                    request_deserializer=orch_dot_v1_dot_scheduler__pb2.ListOccurrencesRequest.FromString,
+                    response_serializer=orch_dot_v1_dot_scheduler__pb2.ListOccurrencesResponse.SerializeToString,
+            ),
+            'PreviewSchedule': grpc.unary_unary_rpc_method_handler(
+                    servicer.PreviewSchedule,
+                    request_deserializer=orch_dot_v1_dot_scheduler__pb2.PreviewScheduleRequest.FromString,
+                    response_serializer=orch_dot_v1_dot_scheduler__pb2.PreviewScheduleResponse.SerializeToString,
+            ),
+            'GetScheduler': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetScheduler,
+                    request_deserializer=orch_dot_v1_dot_scheduler__pb2.GetSchedulerRequest.FromString,
+                    response_serializer=orch_dot_v1_dot_scheduler__pb2.GetSchedulerResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -206,6 +344,60 @@ class SchedulerService:
             _registered_method=True)
 
     @staticmethod
+    def WatchTasks(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/orch.v1.SchedulerService/WatchTasks',
+            orch_dot_v1_dot_scheduler__pb2.WatchTasksRequest.SerializeToString,
+            orch_dot_v1_dot_scheduler__pb2.WatchTasksResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def UpdateTask(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/orch.v1.SchedulerService/UpdateTask',
+            orch_dot_v1_dot_scheduler__pb2.UpdateTaskRequest.SerializeToString,
+            orch_dot_v1_dot_scheduler__pb2.UpdateTaskResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
     def CancelTask(request,
             target,
             options=(),
@@ -222,6 +414,168 @@ class SchedulerService:
             '/orch.v1.SchedulerService/CancelTask',
             orch_dot_v1_dot_scheduler__pb2.CancelTaskRequest.SerializeToString,
             orch_dot_v1_dot_scheduler__pb2.CancelTaskResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def PauseTask(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/orch.v1.SchedulerService/PauseTask',
+            orch_dot_v1_dot_scheduler__pb2.PauseTaskRequest.SerializeToString,
+            orch_dot_v1_dot_scheduler__pb2.PauseTaskResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ResumeTask(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/orch.v1.SchedulerService/ResumeTask',
+            orch_dot_v1_dot_scheduler__pb2.ResumeTaskRequest.SerializeToString,
+            orch_dot_v1_dot_scheduler__pb2.ResumeTaskResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RunTask(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/orch.v1.SchedulerService/RunTask',
+            orch_dot_v1_dot_scheduler__pb2.RunTaskRequest.SerializeToString,
+            orch_dot_v1_dot_scheduler__pb2.RunTaskResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListOccurrences(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/orch.v1.SchedulerService/ListOccurrences',
+            orch_dot_v1_dot_scheduler__pb2.ListOccurrencesRequest.SerializeToString,
+            orch_dot_v1_dot_scheduler__pb2.ListOccurrencesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def PreviewSchedule(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/orch.v1.SchedulerService/PreviewSchedule',
+            orch_dot_v1_dot_scheduler__pb2.PreviewScheduleRequest.SerializeToString,
+            orch_dot_v1_dot_scheduler__pb2.PreviewScheduleResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetScheduler(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/orch.v1.SchedulerService/GetScheduler',
+            orch_dot_v1_dot_scheduler__pb2.GetSchedulerRequest.SerializeToString,
+            orch_dot_v1_dot_scheduler__pb2.GetSchedulerResponse.FromString,
             options,
             channel_credentials,
             insecure,

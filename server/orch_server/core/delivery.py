@@ -131,8 +131,10 @@ CLAIM_PATIENCE = timedelta(seconds=10)
 COURIER_PATIENCE = timedelta(seconds=30)
 #: How much longer than asked for a reply is waited for.
 REPLY_SLACK = timedelta(seconds=15)
+#: How soon what was refused with a not-now is tried again, when its courier says nothing.
+NOT_NOW_PATIENCE = timedelta(seconds=30)
 _RETRY_FIRST = 0.5
-_RETRY_MOST = 30.0
+_RETRY_MOST = 60.0
 
 
 def after(state: DeliveryState, event: DeliveryEvent) -> DeliveryState:
@@ -143,9 +145,11 @@ def after(state: DeliveryState, event: DeliveryEvent) -> DeliveryState:
         raise IllegalTransition("delivery", state, event) from None
 
 
-def retry_delay(refusals: int) -> timedelta:
-    """How long to wait after the n-th refusal (from 1): 0.5 s, doubling, at most 30 s."""
-    return timedelta(seconds=min(_RETRY_MOST, _RETRY_FIRST * 2 ** min(refusals - 1, 10)))
+def retry_delay(refusals: int, part: float) -> timedelta:
+    """How long to wait after the n-th refusal (from 1): `part`, which is drawn from 0 to 1, of
+    0.5 s, doubling, at most 60 s (exponential back-off with full jitter)."""
+    most = min(_RETRY_MOST, _RETRY_FIRST * 2 ** min(refusals - 1, 10))
+    return timedelta(seconds=most * part)
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,8 +172,8 @@ class Offering:
     reason: RefusalReason
 
 
-def judge(offering: Offering, reason: RefusalReason, now: datetime) -> Refused:
-    """What follows from a refusal.
+def judge(offering: Offering, reason: RefusalReason, now: datetime, part: float) -> Refused:
+    """What follows from a refusal; `part` is as in `retry_delay`.
 
     A not-now does not count and is tried again after 30 s, or at the bound of WAIT_IDLE. A number
     that was used is replaced at once, but not twice in a row. What no program will ever read, or
@@ -184,11 +188,11 @@ def judge(offering: Offering, reason: RefusalReason, now: datetime) -> Refused:
         return Refused(DeliveryEvent.REFUSE, offering.refusals, now)
     if counted >= MAX_REFUSALS:
         return Refused(DeliveryEvent.BURY, counted, now)
-    return Refused(DeliveryEvent.REFUSE, counted, now + retry_delay(counted))
+    return Refused(DeliveryEvent.REFUSE, counted, now + retry_delay(counted, part))
 
 
 def _not_now(offering: Offering, reason: RefusalReason, now: datetime) -> datetime:
-    fallback = now + timedelta(seconds=_RETRY_MOST)
+    fallback = now + NOT_NOW_PATIENCE
     bound = offering.since + WAIT_IDLE_BOUND
     idle_only = offering.mode is DeliveryMode.WAIT_IDLE and offering.offered_at < bound
     if reason is RefusalReason.AGENT_BUSY and idle_only:

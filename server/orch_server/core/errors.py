@@ -8,8 +8,10 @@ OrchError
 ├── NotFound                nothing has this name
 ├── Ambiguous               more than one thing has this name
 ├── AlreadyExists           the name is taken
+│   └── RepeatedNote        the same note, again and again
 ├── Conflict                the thing is not in a state that allows this
 │   └── IllegalTransition   a state machine has no such step
+├── LimitReached            there are as many as there may be
 ├── VersionMismatch         it was changed in between
 ├── StaleEpoch              a newer connection has taken over
 ├── Unavailable             cannot be done now; try again
@@ -84,6 +86,12 @@ class AlreadyExists(OrchError):
     reason = "ALREADY_EXISTS"
 
 
+class RepeatedNote(AlreadyExists):
+    """The same note for the same agent, again and again; the metadata holds the earlier task."""
+
+    reason = "REPEATED_NOTE"
+
+
 class Conflict(OrchError):
     """The thing is not in a state that allows this."""
 
@@ -102,6 +110,12 @@ class IllegalTransition(Conflict):
             state=state,
             event=event,
         )
+
+
+class LimitReached(OrchError):
+    """There are as many as there may be."""
+
+    reason = "LIMIT_REACHED"
 
 
 class VersionMismatch(OrchError):

@@ -52,6 +52,11 @@ class Session:
     completion: Completion = Completion.PENDING
     failure_reason: str = ""
 
+    @property
+    def ended(self) -> bool:
+        """Whether its work is over, so that nothing is scheduled for it any more."""
+        return self.completion is not Completion.PENDING
+
 
 MUTABLE = (
     "project_name",

@@ -20,12 +20,13 @@ async def serve_deadlines(
 ) -> None:
     """Calls `do_due`, which returns when it wants to be called again, for ever.
 
-    `changed` wakes the loop earlier. What could not be done is tried again each second.
+    `changed` wakes the loop earlier; it does not poll. What could not be done is tried again each
+    second.
     """
     while True:
         changed.clear()
         try:
-            wait = seconds_until(await do_due(), clock)
+            wait: float | None = seconds_until(await do_due(), clock)
         except OrchError as exc:  # refused or unavailable, and so undone: worth another try
             logger.warning("due work not done", extra={"error": exc.message})
             wait = _RETRY

@@ -7,9 +7,6 @@ from datetime import datetime
 
 from orch_server.core.clock import Clock
 
-#: The wall clock may be set while a loop sleeps, so none sleeps longer than this at once.
-LONGEST = 30.0
-
 
 async def until_changed(changed: asyncio.Event, seconds: float | None) -> None:
     """Waits for the event, at most so many seconds; None: for ever."""
@@ -20,8 +17,7 @@ async def until_changed(changed: asyncio.Event, seconds: float | None) -> None:
         pass
 
 
-def seconds_until(at: datetime | None, clock: Clock) -> float:
-    """How long to sleep for something that is due at a wall-clock time."""
-    if at is None:
-        return LONGEST
-    return min(LONGEST, max(0.0, (at - clock.now()).total_seconds()))
+def seconds_until(at: datetime | None, clock: Clock) -> float | None:
+    """How long to sleep for something that is due at a wall-clock time; None: for ever. When the
+    clock is set meanwhile, clock_watch.py has the loops look anew."""
+    return None if at is None else max(0.0, (at - clock.now()).total_seconds())

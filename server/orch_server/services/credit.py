@@ -116,6 +116,17 @@ class CreditService:
             return None
         return self._clock.now() + timedelta(seconds=left if released else max(left, _SOON))
 
+    def held_agents(self) -> dict[str, datetime]:
+        """Until when deliveries are held, for each agent for whom they are."""
+        held = {}
+        for hold in self._holds.values():
+            if hold.released_at is None or self._left(hold) + self._last_place(hold) > 0:
+                for agent in self.agents_of(hold.credential):
+                    until = self.held_until(agent)
+                    if until is not None:
+                        held[agent.id] = until
+        return held
+
     def free_since(self, agent: Agent) -> float | None:
         """The monotonic time at which it was the agent's turn to go on after a hold; None when its
         account was never held, or is."""
@@ -289,6 +300,11 @@ class CreditService:
             places = {a.id: k for k, a in enumerate(self.agents_of(hold.credential))}
             known = self._places[hold.credential] = _Places(places, now)
         return known.of.get(agent_id, 0)
+
+    def _last_place(self, hold: CreditHold) -> float:
+        """How much later than the first of its agents the last one is let go, in seconds."""
+        places = self._places.get(hold.credential)
+        return len(places.of) * STAGGER.total_seconds() if places is not None else 0.0
 
     def _named(self, name: str) -> str:
         """The account with this name, or that of an agent. Raises InvalidInput or NotFound."""

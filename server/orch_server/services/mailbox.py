@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
 from datetime import datetime
 
@@ -61,6 +61,7 @@ class Mailbox:
         self._generation = generation
         self._look_for_pane = resettle
         self.held_until: Callable[[Agent], datetime | None] = lambda agent: None
+        self.held_agents: Callable[[], Mapping[str, datetime]] = dict
         self._queue: asyncio.Queue[str] = asyncio.Queue()
         self._pumps: dict[str, asyncio.Task[None]] = {}
         self._again: set[str] = set()
@@ -126,8 +127,11 @@ class Mailbox:
 
     async def _sweep(self) -> None:
         """Only reads, unless there is something to end."""
-        now = self._clock.now()
+        now, held = self._clock.now(), self.held_agents()
         try:
+            notes = await self._store.read(lambda db: sweep.ending(db, held, now)) if held else []
+            if notes:
+                await self._store.write(lambda tx: sweep.prolong(tx, notes))
             if await self._store.read(lambda db: sweep.overdue(db, now)):
                 await self._store.write(sweep.sweep)
             served = await self._store.read(lambda db: sweep.agents_being_served(db, now))

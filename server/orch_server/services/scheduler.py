@@ -1,93 +1,302 @@
-"""The scheduler: notes that come due once."""
+"""The scheduler: notes that come due, once or again and again."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable, Collection, Iterable, Mapping
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import partial
 
 from orch_server.core.clock import Clock
+from orch_server.core.delivery import DeliveryMode
+from orch_server.core.errors import InvalidInput
+from orch_server.core.event import Event
 from orch_server.core.identity import Caller
-from orch_server.core.schedule import Task, TaskState, check_cancel, due_time
+from orch_server.core.schedule import (
+    CATCH_UP,
+    Asked,
+    Missed,
+    Schedule,
+    check_catch_up,
+    due,
+    plan,
+    upcoming,
+)
+from orch_server.core.task import Occurrence, Outcome, Pause, Task, TaskState
 from orch_server.core.text import clean_text
+from orch_server.services.events import LocalBus
 from orch_server.services.targets import Targets
-from orch_server.storage import tasks
+from orch_server.storage import agenda, firing, tasks
 from orch_server.storage.lookup import new_id
 from orch_server.storage.store import Store, Transaction
 
+MAX_WATCHED = 1000
+_MAX_PREVIEW = 1000
+_PREVIEW = 5
+_MAX_REQUEST_ID = 200
+_MAX_REASON = 4096
 _BATCH = 500
 _NOW = datetime.min.replace(tzinfo=UTC)
 _NEVER = datetime.max.replace(tzinfo=UTC)
 
 
+@dataclass(frozen=True, slots=True)
+class NewTask:
+    """A note to be scheduled; see CreateTaskRequest."""
+
+    note: str
+    asked: Asked
+    target: str = ""
+    request_id: str = ""
+    catch_up: timedelta = CATCH_UP
+    missed: Missed = Missed.ONE
+    mode: DeliveryMode = DeliveryMode.WAIT_IDLE
+
+
+@dataclass(frozen=True, slots=True)
+class Overview:
+    """The state of the whole scheduler."""
+
+    pause: Pause | None
+    next_due: datetime | None
+    open_tasks: int
+
+
 class SchedulerService:
-    """Creates, shows, withdraws and fires tasks."""
+    """Creates, shows, changes and fires tasks."""
 
     def __init__(
-        self, store: Store, targets: Targets, clock: Clock, wake_agent: Callable[[str], None]
+        self,
+        store: Store,
+        targets: Targets,
+        bus: LocalBus,
+        clock: Clock,
+        wake_agent: Callable[[str], None],
+        local_zone: str,
+        max_open: int,
     ) -> None:
         self._store = store
         self._targets = targets
+        self._bus = bus
         self._clock = clock
         self._wake_agent = wake_agent
+        self._local_zone = local_zone
+        self._max_open = max_open
+        self.held: Callable[[], Mapping[str, datetime]] = dict  # until when agents are limited
+        self._freed: set[str] = set()
         self.changed = asyncio.Event()  # a task may be due earlier than was thought
         self._next = _NEVER  # when the firing loop wakes by itself; _NOW while it looks
 
-    async def create(
-        self, caller: Caller, note: str, delay: timedelta, target: str, request_id: str
-    ) -> tuple[Task, int]:
-        """Schedules a note. Returns the task and how many control characters were removed."""
+    # ---- what is asked for ----
+
+    async def create(self, caller: Caller, new: NewTask) -> tuple[Task, int]:
+        """Schedules a note. Returns the task and how many control characters were removed.
+
+        Raises InvalidInput, RepeatedNote, LimitReached and what resolving the target raises.
+        """
         now = self._clock.now()
-        due = due_time(now, delay)
-        text, removed = clean_text("note", note)
-        agent = await self._targets.resolve(caller, target)
+        schedule = plan(new.asked, now, self._local_zone)
+        _check_request_id(new.request_id)
+        text, removed = clean_text("note", new.note)
+        agent = await self._targets.resolve(caller, new.target)
+        task_id = new_id()
         task = Task(
-            id=new_id(),
+            id=task_id,
             agent_id=agent.id,
             session=agent.session,
             role=agent.role,
             note=text,
-            due_at=due,
-            state=TaskState.PENDING,
+            schedule=schedule,
+            next_at=schedule.first,
+            due_at=due(schedule, task_id, schedule.first),
             creator=self._targets.name(caller),
             created_at=now,
+            catch_up=check_catch_up(new.catch_up),
+            missed=new.missed,
+            mode=new.mode,
         )
-        stored = await self._store.write(lambda tx: tasks.insert(tx, task, request_id))
-        if self._next is _NOW or due < self._next:
-            self.changed.set()
+        stored = await self._store.write(
+            lambda tx: tasks.insert(tx, task, new.request_id, self._max_open)
+        )
+        self._look_by(task.due_at)
         return (task if stored == task.id else await self.get(stored)), removed
+
+    async def reschedule(
+        self, caller: Caller, task_id: str, asked: Asked, expected_version: int
+    ) -> Task:
+        """Gives an open task another schedule, counted from now."""
+        schedule = plan(asked, self._clock.now(), self._local_zone)
+        return await self._change(
+            caller,
+            lambda tx, actor: tasks.reschedule(tx, task_id, schedule, expected_version, actor),
+        )
+
+    async def cancel(self, caller: Caller, task_id: str) -> Task:
+        """Withdraws an open task. Raises Conflict when it is over."""
+        return await self._change(caller, lambda tx, actor: tasks.cancel(tx, task_id, actor))
+
+    async def pause(self, caller: Caller, task_id: str, note: str) -> Task:
+        """Pauses a task. Raises Conflict unless it is pending."""
+        said = _reason(note)
+        return await self._change(caller, lambda tx, actor: tasks.pause(tx, task_id, said, actor))
+
+    async def resume(self, caller: Caller, task_id: str) -> Task:
+        """Ends the pause of a task. Raises Conflict unless it is paused."""
+        return await self._change(caller, lambda tx, actor: tasks.resume(tx, task_id, actor))
+
+    async def pause_all(self, caller: Caller, note: str) -> None:
+        """Pauses all firing."""
+        said, actor = _reason(note), self._targets.name(caller)
+        await self._store.write(lambda tx: tasks.pause_all(tx, said, actor))
+
+    async def resume_all(self, caller: Caller) -> None:
+        """Ends the pause of all firing."""
+        actor = self._targets.name(caller)
+        await self._store.write(lambda tx: tasks.resume_all(tx, actor))
+        self.changed.set()
+
+    async def run_now(
+        self, caller: Caller, task_id: str, request_id: str
+    ) -> tuple[Task, Occurrence]:
+        """Fires a task now; returns it with what it made. Raises Conflict when it is over."""
+        _check_request_id(request_id)
+        actor = self._targets.name(caller)
+        found, nominal, agent_id = await self._store.write(
+            lambda tx: firing.run_now(tx, task_id, actor, request_id)
+        )
+        if agent_id:
+            self._wake_agent(agent_id)
+        occurrence = await self._store.read(lambda db: agenda.occurrence(db, found, nominal))
+        return await self.get(found), occurrence
+
+    # ---- what is shown ----
 
     async def get(self, task_id: str) -> Task:
         """One task by id or prefix."""
-        return await self._store.read(lambda db: tasks.get(db, task_id))
+        return await self._store.read(lambda db: agenda.get(db, task_id))
 
     async def list_page(
         self, session: str, state: TaskState | None, size: int, token: str
     ) -> tuple[list[Task], str]:
         """One page of tasks and the token for the next."""
-        return await self._store.read(lambda db: tasks.list_page(db, session, state, size, token))
+        return await self._store.read(lambda db: agenda.list_page(db, session, state, size, token))
 
-    async def cancel(self, caller: Caller, task_id: str) -> Task:
-        """Withdraws a pending task. Raises Conflict when it fired."""
-        actor = self._targets.name(caller)
+    async def occurrences(
+        self, task_id: str, outcome: Outcome | None, size: int, token: str
+    ) -> tuple[list[Occurrence], str]:
+        """One page of a task's occurrences, the newest first, and the token for the next."""
+        return await self._store.read(
+            lambda db: agenda.occurrences(db, task_id, outcome, size, token)
+        )
 
-        def unit(tx: Transaction) -> str:
-            task = tasks.get(tx.db, task_id)
-            check_cancel(task)
-            tasks.cancel(tx, task, actor)
-            return task.id
+    async def overview(self) -> Overview:
+        """Whether all firing is paused, and what is to come."""
+        return await self._store.read(
+            lambda db: Overview(agenda.paused(db), tasks.next_due(db), agenda.count_open(db))
+        )
 
-        return await self.get(await self._store.write(unit))
+    def preview(
+        self, asked: Asked, count: int, start: datetime | None
+    ) -> tuple[list[datetime], Schedule]:
+        """The next nominal times of a schedule, and the schedule as it was understood."""
+        if not 0 <= count <= _MAX_PREVIEW:
+            raise InvalidInput(
+                "count", f"A preview of {count} firings makes no sense; use 1 to {_MAX_PREVIEW:,}."
+            )
+        schedule = plan(asked, start or self._clock.now(), self._local_zone)
+        return upcoming(schedule, count or _PREVIEW), schedule
+
+    async def watch(self, session: str, given: tuple[str, ...]) -> AsyncIterator[tuple[Task, int]]:
+        """Every task that is selected, then each that changes, with the number of the event."""
+        if len(given) > MAX_WATCHED:
+            raise InvalidInput("ids", f"Name at most {MAX_WATCHED:,} tasks.")
+        chosen = {(await self.get(one)).id for one in given}
+        deliveries: dict[str, str] = {}  # those whose state is shown, and their tasks
+
+        def wanted(event: Event) -> bool:
+            if session not in ("", event.session):
+                return False
+            if event.kind.startswith("task."):
+                return not chosen or event.subject in chosen
+            return event.kind.startswith("delivery.") and event.subject in deliveries
+
+        with self._bus.subscribe(wanted) as changes:
+            async for task in self._selected(session, chosen):
+                _note_deliveries(deliveries, task)
+                yield task, 0
+            async for event in changes:
+                task_id = deliveries.get(event.subject, event.subject)
+                for task in await self._store.read(partial(agenda.get_many, ids=[task_id])):
+                    _note_deliveries(deliveries, task)
+                    yield task, event.number
+
+    # ---- what comes due ----
+
+    def agent_freed(self, agent_id: str) -> None:
+        """The agent's account is not limited any more: what waits for that is looked at."""
+        self._freed.add(agent_id)
+        self.changed.set()
 
     async def fire_due(self) -> datetime | None:
-        """Fires all that is due and returns when the next one is."""
+        """Fires all that is due and returns when to look again; None when nothing is to come."""
         self._next = _NOW
         while True:
-            agents = await self._store.write(lambda tx: tasks.fire_due(tx, _BATCH))
-            for agent_id in dict.fromkeys(agents):
+            freed = frozenset(self._freed)
+            fired = await self._store.write(partial(_fire, held=self.held(), freed=freed))
+            self._freed -= freed
+            for agent_id in dict.fromkeys(fired.agents):
                 self._wake_agent(agent_id)
-            if len(agents) < _BATCH:
+            if not fired.more:
                 break
-        due = await self._store.read(tasks.next_due)
-        self._next = due or _NEVER
-        return due
+        self._next = fired.next_due or _NEVER
+        return fired.next_due
+
+    # ---- parts ----
+
+    async def _change(self, caller: Caller, unit: Callable[[Transaction, str], str]) -> Task:
+        actor = self._targets.name(caller)
+        task_id = await self._store.write(lambda tx: unit(tx, actor))
+        task = await self.get(task_id)
+        if task.state is TaskState.PENDING:
+            self._look_by(task.due_at)
+        return task
+
+    def _look_by(self, at: datetime) -> None:
+        if self._next is _NOW or at < self._next:
+            self.changed.set()
+
+    async def _selected(self, session: str, chosen: Iterable[str]) -> AsyncIterator[Task]:
+        wanted, token = set(chosen), ""
+        if wanted:
+            for task in await self._store.read(lambda db: agenda.get_many(db, sorted(wanted))):
+                if session in ("", task.session):
+                    yield task
+            return
+        while True:
+            page, token = await self.list_page(session, None, 1000, token)
+            for task in page:
+                yield task
+            if not token:
+                return
+
+
+def _fire(tx: Transaction, held: Mapping[str, datetime], freed: Collection[str]) -> firing.Fired:
+    return firing.fire_due(tx, _BATCH, held, freed)
+
+
+def _note_deliveries(known: dict[str, str], task: Task) -> None:
+    for delivery in (task.delivery_id, task.last and task.last.delivery_id):
+        if delivery:
+            known[delivery] = task.id
+
+
+def _reason(note: str) -> str:
+    return clean_text("note", note, _MAX_REASON)[0] if note.strip() else ""
+
+
+def _check_request_id(request_id: str) -> None:
+    if len(request_id) > _MAX_REQUEST_ID:
+        raise InvalidInput(
+            "request_id", f"The request id has more than {_MAX_REQUEST_ID} characters."
+        )

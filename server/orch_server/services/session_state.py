@@ -22,6 +22,7 @@ from orch_server.services.operations import OperationService
 from orch_server.services.supervisor import Supervisor
 from orch_server.services.targets import Targets
 from orch_server.services.waiting import WaitingService
+from orch_server.storage import firing
 from orch_server.storage import sessions as table
 from orch_server.storage.store import Store, Transaction
 
@@ -101,7 +102,10 @@ class SessionStateService:
 
         def unit(tx: Transaction) -> None:
             old = table.get(tx.db, wanted.name)
-            table.save(tx, rules.update(old, changes, paths, expected, tx.now), actor, paths)
+            new = rules.update(old, changes, paths, expected, tx.now)
+            table.save(tx, new, actor, paths)
+            if new.ended and not old.ended:
+                firing.expire_session(tx, new.name, actor)
 
         await self._store.write(unit)
         return await self.get(wanted.name)

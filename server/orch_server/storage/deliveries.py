@@ -6,6 +6,7 @@ are shown in history.py.
 
 from __future__ import annotations
 
+import random
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import NamedTuple
@@ -338,7 +339,7 @@ def _refuse(
     tx: Transaction, owned: Owned, state: DeliveryState, was: Offering, report: Report
 ) -> DeliveryState:
     """Back into the mailbox, or dead. A wait that goes on for the same reason is no new step."""
-    refused = judge(was, report.reason, tx.now)
+    refused = judge(was, report.reason, tx.now, random.random())  # noqa: S311 - spreads retries
     new = after(state, refused.event)
     tx.execute(
         "update delivery set state = ?, detail = ?, reason = ?, refusals = ?, retry_at = ?,"
@@ -356,14 +357,14 @@ def _refuse(
     same_wait = report.reason in NOT_NOW and report.reason is was.reason
     if new is DeliveryState.DEAD:
         tell(tx, owned, "delivery.dead", report.detail)
-        _alert(tx, owned, report.detail)
+        dead_letter(tx, owned, report.detail)
     elif not same_wait:
         tell(tx, owned, "delivery.refused", report.detail)
     return new
 
 
-def _alert(tx: Transaction, owned: Owned, detail: str) -> None:
-    """A text became a dead letter: nobody will ever type it by himself."""
+def dead_letter(tx: Transaction, owned: Owned, detail: str) -> None:
+    """Alerts that a text became a dead letter: nothing will ever type it by itself."""
     role = tx.execute("select role from agent where id = ?", (owned.agent_id,))[0][0]
     whose = f"{owned.session}:{role}"
     text = (

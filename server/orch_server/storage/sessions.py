@@ -75,7 +75,10 @@ def delete(tx: Transaction, name: str, actor: str) -> list[str]:
     """Deletes a session with all that belongs to it; returns the ids of its agents."""
     agents = [r[0] for r in tx.execute("select id from agent where session = ?", (name,))]
     mine = "agent_id in (select id from agent where session = ?)"
-    tx.execute(f"delete from task where {mine}", (name,))  # noqa: S608 - a constant
+    tasks = f"select id from task where {mine}"  # noqa: S608 - a constant
+    tx.execute(f"delete from occurrence where task_id in ({tasks})", (name,))  # noqa: S608
+    tx.execute(f"delete from task where {mine}", (name,))  # noqa: S608
+    tx.execute(f"delete from task_load where {mine}", (name,))  # noqa: S608
     tx.execute(f"delete from delivery where {mine}", (name,))  # noqa: S608
     tx.execute(f"delete from authorization where {mine}", (name,))  # noqa: S608
     for table in _OF_AGENTS:
@@ -101,6 +104,6 @@ def pending_work(db: Database, name: str) -> int:
     their pane do not count: they go with the session."""
     sql = """select
         (select count(*) from task t join agent a on a.id = t.agent_id
-            where a.session = ?1 and t.state = 'PENDING')
+            where a.session = ?1 and t.state in ('PENDING', 'PAUSED'))
         + (select count(*) from authorization z where z.session = ?1 and z.state = 'PENDING')"""
     return int(db.execute_sql(sql, (name,)).fetchone()[0])

@@ -37,7 +37,9 @@ _EXPECTED = f"""select
         where agent_id = ?1 and state in ('OFFERED', 'PASTED'))
     or exists (select 1 from delivery indexed by delivery_history
         where agent_id = ?1 and state in {_REACHED} and updated_at > ?3 and updated_at <= ?4)
-    or exists (select 1 from task where state = 'PENDING' and due_at <= ?2 and agent_id = ?1)
+    or exists (select 1 from task indexed by task_agent
+        where agent_id = ?1 and look_at <= ?2 and state in ('PENDING', 'PAUSED')
+        and state = 'PENDING')
     """  # noqa: S608 - constants
 # Numbers of offers grow over the whole store, whatever the clock is set to.
 _SINCE = f"""select exists (select 1 from delivery indexed by delivery_history

@@ -19,9 +19,10 @@ from orch_server.core.agent_state import AgentState, EvidenceSource
 from orch_server.core.alert import Severity
 from orch_server.core.authorization import AuthorizationState
 from orch_server.core.delivery import DeliveryMode, DeliveryState, RefusalReason
-from orch_server.core.schedule import TaskState
+from orch_server.core.schedule import Form, Missed
 from orch_server.core.session import Completion, Phase, Plan
 from orch_server.core.supervision import Matter, NotSent, NudgeReason
+from orch_server.core.task import Outcome, Reason, TaskState
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
@@ -188,7 +189,8 @@ class DeliveryRow(Row):
 
 
 class TaskRow(Row):
-    """A scheduled note."""
+    """A scheduled note. `every`, `jitter` and `catch_up` are microseconds; `look_at` is when the
+    firing loop looks at it, which a pause or a usage limit may put off beyond `due_at`."""
 
     id = TextField(unique=True)
     agent_id = TextField()
@@ -200,9 +202,66 @@ class TaskRow(Row):
     fired_at = TimeField(null=True)
     delivery_id = TextField(null=True)
     request_id = TextField(null=True, unique=True)
+    form = WordField(Form)
+    every = BigIntegerField()
+    cron = TextField()
+    time_zone = TextField()
+    jitter = BigIntegerField()
+    end_at = TimeField(null=True)
+    first_at = TimeField()
+    next_at = TimeField(null=True)
+    look_at = BigIntegerField()
+    catch_up = BigIntegerField()
+    missed = WordField(Missed)
+    mode = WordField(DeliveryMode)
+    version = IntegerField()
+    note_key = BigIntegerField()
+    deferred_from = TimeField(null=True)
+    deferred_to = TimeField(null=True)
+    waited = BooleanField()
+    paused_at = TimeField(null=True)
+    paused_by = TextField()
+    pause_note = TextField()
 
     class Meta:
         table_name = "task"
+
+
+class OccurrenceRow(Row):
+    """What became of one planned firing of a task."""
+
+    task_id = TextField()
+    nominal_at = TimeField()
+    outcome = WordField(Outcome)
+    reason = WordField(Reason)
+    decided_at = TimeField()
+    delivery_id = TextField(null=True)
+    request_id = TextField(null=True)
+
+    class Meta:
+        table_name = "occurrence"
+
+
+class SchedulerRow(Model):
+    """The one row that says whether all firing is paused."""
+
+    only = IntegerField(primary_key=True)
+    paused_at = TimeField(null=True)
+    paused_by = TextField()
+    pause_note = TextField()
+
+    class Meta:
+        table_name = "scheduler"
+
+
+class TaskLoadRow(Model):
+    """How many open tasks an agent has; triggers keep it."""
+
+    agent_id = TextField(primary_key=True)
+    open_tasks = IntegerField()
+
+    class Meta:
+        table_name = "task_load"
 
 
 class AuthorizationRow(Row):
@@ -364,6 +423,9 @@ MODELS = (
     AgentRow,
     DeliveryRow,
     TaskRow,
+    OccurrenceRow,
+    SchedulerRow,
+    TaskLoadRow,
     AuthorizationRow,
     AgentStatusRow,
     OperationRow,

@@ -1,130 +1,234 @@
-"""Scheduled notes in the store. Creating and firing are hot, so they are plain SQL."""
+"""Scheduled notes in the store: made and changed, in plain SQL.
+
+What time does to them is in firing.py, how they are shown in agenda.py.
+"""
 
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Any
+from typing import Any, NamedTuple
 
-from peewee import JOIN
-
-from orch_server.core.delivery import NewDelivery, Priority
-from orch_server.core.schedule import Task, TaskState
-from orch_server.storage import deliveries, lookup
+from orch_server.core.errors import InvalidInput, VersionMismatch
+from orch_server.core.schedule import Schedule, due
+from orch_server.core.task import (
+    RECENT,
+    Standing,
+    Task,
+    TaskState,
+    admit,
+    check_open,
+    check_pause,
+    check_resume,
+    note_key,
+)
+from orch_server.storage import lookup
 from orch_server.storage.database import Database
 from orch_server.storage.store import Transaction
-from orch_server.storage.tables import AgentRow, DeliveryRow, TaskRow, from_micros, micros
+from orch_server.storage.tables import TaskRow, from_micros, micros, span
 
-_INSERT = """insert into task (id, agent_id, note, due_at, state, creator, created_at, request_id)
-    values (?, ?, ?, ?, 'PENDING', ?, ?, ?)"""
-_DUE = """select id, agent_id, note, due_at, creator from task
-    where state = 'PENDING' and due_at <= ? order by due_at, number limit ?"""
+#: When the loop looks at a task that waits for a pause to end.
+NEVER = 2**62
+
+_INSERT = """insert into task (id, agent_id, note, due_at, state, creator, created_at, request_id,
+    form, every, cron, time_zone, jitter, end_at, first_at, next_at, look_at, catch_up, missed,
+    mode, note_key)
+    values (?, ?, ?, ?, 'PENDING', ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"""
+_STANDING = """select
+    (select completion from session where name = ?1),
+    coalesce((select open_tasks from task_load where agent_id = ?2), 0),
+    (select count(*) from task where agent_id = ?2 and note_key = ?3
+        and state in ('PENDING', 'PAUSED')),
+    (select count(*) from task where agent_id = ?2 and note_key = ?3 and created_at > ?4
+        and state in ('PENDING', 'PAUSED', 'FIRED', 'CANCELLED', 'SKIPPED', 'EXPIRED', 'ENDED'))"""
+_LATEST = """select id from task where agent_id = ? and note_key = ? and state in
+    ('PENDING', 'PAUSED', 'FIRED', 'CANCELLED', 'SKIPPED', 'EXPIRED', 'ENDED')
+    order by number desc limit 1"""
+_REPEATING = """select id from task where agent_id = ? and note_key = ?
+    and state in ('PENDING', 'PAUSED') and form <> 'ONCE' order by number desc limit 1"""
+_KNOWN = """select t.agent_id, a.session, t.state, t.version
+    from task t join agent a on a.id = t.agent_id where t.id = ?"""
+_RESCHEDULE = """update task set form = ?, every = ?, cron = ?, time_zone = ?, jitter = ?,
+    end_at = ?, first_at = ?, next_at = ?, due_at = ?, look_at = ?, deferred_from = null,
+    deferred_to = null, waited = 0, version = version + 1 where id = ?"""
 
 
-def insert(tx: Transaction, task: Task, request_id: str) -> str:
-    """Writes a new task and returns its id; with a request id seen before, the id of that task."""
+def insert(tx: Transaction, task: Task, request_id: str, most_open: int) -> str:
+    """Writes a new task and returns its id; with a request id seen before, the id of that task.
+
+    Raises InvalidInput when the agent's session has ended, RepeatedNote or LimitReached when the
+    agent is to get no further task like this.
+    """
     if request_id:
         rows = tx.execute("select id from task where request_id = ?", (request_id,))
         if rows:
             return str(rows[0][0])
-    tx.execute(
-        _INSERT,
-        (
-            task.id,
-            task.agent_id,
-            task.note,
-            micros(task.due_at),
-            task.creator,
-            micros(task.created_at),
-            request_id or None,
-        ),
+    key = note_key(task.note)
+    _admit(tx, task, key, most_open)
+    schedule = task.schedule
+    look_at = micros(task.due_at)
+    values = (
+        task.id,
+        task.agent_id,
+        task.note,
+        look_at,
+        task.creator,
+        micros(task.created_at),
+        request_id or None,
+        *_written(schedule),
+        micros(schedule.first),
+        look_at,
+        span(task.catch_up),
+        task.missed,
+        task.mode,
+        key,
     )
+    tx.execute(_INSERT, values)
     tx.emit("task.created", task.id, session=task.session, agent=task.agent_id, actor=task.creator)
     return task.id
 
 
-def get(db: Database, given: str) -> Task:
-    """The task with this id or prefix. Raises NotFound or Ambiguous."""
-    task_id = lookup.full_id(db, TaskRow, "task", given)
-    row = _select().where(TaskRow.id == task_id).dicts().get(db)
-    return _task(row)
-
-
-def list_page(
-    db: Database, session: str, state: TaskState | None, size: int, token: str
-) -> tuple[list[Task], str]:
-    """One page of tasks by due time, and the token for the next."""
-    query = _select().order_by(TaskRow.due_at, TaskRow.number)
-    if session:
-        query = query.where(AgentRow.session == session)
-    if state is not None:
-        query = query.where(TaskRow.state == state)
-    paged, offset, limit = lookup.page(query, size, token)
-    rows = [_task(row) for row in paged.dicts().execute(db)]
-    return lookup.next_token(rows, offset, limit)
-
-
-def cancel(tx: Transaction, task: Task, actor: str) -> None:
-    """Writes that the task was withdrawn."""
-    tx.execute("update task set state = 'CANCELLED' where id = ?", (task.id,))
-    tx.emit("task.cancelled", task.id, session=task.session, agent=task.agent_id, actor=actor)
-
-
-def fire_due(tx: Transaction, most: int) -> list[str]:
-    """Turns what is due into deliveries, at most so many; returns the ids of the agents.
-
-    The task's state and its delivery are one transaction, and the delivery's key names the task and
-    its time: a note becomes one delivery, whatever is killed when.
-    """
-    due = tx.execute(_DUE, (micros(tx.now), most))
-    for task_id, agent_id, note, due_at, creator in due:
-        delivery_id = deliveries.enqueue(
-            tx,
-            NewDelivery(
-                agent_id=agent_id,
-                text=note,
-                origin=f"task:{task_id}",
-                dedupe_key=f"task:{task_id}:{due_at}",
-                priority=Priority.NORMAL,
-                created_at=tx.now,
-                sender=creator,
-            ),
-        )
-        tx.execute(
-            "update task set state = 'FIRED', fired_at = ?, delivery_id = ? where id = ?",
-            (micros(tx.now), delivery_id, task_id),
-        )
-        tx.emit("task.fired", task_id, agent=agent_id, detail=delivery_id)
-    return [row[1] for row in due]
-
-
 def next_due(db: Database) -> datetime | None:
-    """When the next task comes due; None when none is pending."""
-    row = db.execute_sql("select min(due_at) from task where state = 'PENDING'").fetchone()
-    return None if row[0] is None else from_micros(row[0])
+    """When the firing loop has to look next; None when nothing is to come."""
+    row = db.execute_sql(
+        "select min(look_at) from task indexed by task_look where state in ('PENDING', 'PAUSED')"
+    ).fetchone()
+    return None if row[0] is None or row[0] >= NEVER else from_micros(row[0])
 
 
-def _select() -> Any:
-    return (
-        TaskRow.select(
-            TaskRow.id,
-            TaskRow.agent_id,
-            AgentRow.session,
-            AgentRow.role,
-            TaskRow.note,
-            TaskRow.due_at,
-            TaskRow.state,
-            TaskRow.creator,
-            TaskRow.created_at,
-            TaskRow.fired_at,
-            TaskRow.delivery_id,
-            DeliveryRow.state.alias("delivery_state"),
-            DeliveryRow.detail.alias("delivery_detail"),
+def cancel(tx: Transaction, given: str, actor: str) -> str:
+    """Withdraws an open task and returns its id. Raises Conflict when it is over."""
+    task = _known(tx, given)
+    check_open(task.id, task.state)
+    tx.execute(
+        "update task set state = 'CANCELLED', next_at = null, paused_at = null where id = ?",
+        (task.id,),
+    )
+    _tell(tx, task, "task.cancelled", actor)
+    return task.id
+
+
+def reschedule(tx: Transaction, given: str, schedule: Schedule, expected: int, actor: str) -> str:
+    """Gives an open task another schedule and returns its id. Raises Conflict when it is over,
+    VersionMismatch when it is not of the expected version."""
+    task = _known(tx, given)
+    check_open(task.id, task.state)
+    if expected not in (0, task.version):
+        raise VersionMismatch(
+            f"Task {task.id} has version {task.version}, not {expected}; read it again and repeat"
+            " the change.",
+            current_version=str(task.version),
         )
-        .join(AgentRow, on=TaskRow.agent_id == AgentRow.id)
-        .switch(TaskRow)
-        .join(DeliveryRow, JOIN.LEFT_OUTER, on=TaskRow.delivery_id == DeliveryRow.id)
+    due_at = micros(due(schedule, task.id, schedule.first))
+    first = micros(schedule.first)
+    tx.execute(_RESCHEDULE, (*_written(schedule), first, due_at, due_at, task.id))
+    _tell(tx, task, "task.rescheduled", actor, schedule.first.isoformat())
+    return task.id
+
+
+def pause(tx: Transaction, given: str, note: str, actor: str) -> str:
+    """Pauses a task and returns its id. Raises Conflict unless it is pending."""
+    task = _known(tx, given)
+    check_pause(task.id, task.state)
+    tx.execute(
+        "update task set state = 'PAUSED', paused_at = ?, paused_by = ?, pause_note = ?,"
+        " version = version + 1 where id = ?",
+        (micros(tx.now), actor, note, task.id),
+    )
+    _tell(tx, task, "task.paused", actor, note)
+    return task.id
+
+
+def resume(tx: Transaction, given: str, actor: str) -> str:
+    """Ends the pause of a task and returns its id. Raises Conflict unless it is paused."""
+    task = _known(tx, given)
+    check_resume(task.id, task.state)
+    tx.execute(
+        "update task set state = 'PENDING', paused_at = null, paused_by = '', pause_note = '',"
+        " look_at = min(look_at, due_at), version = version + 1 where id = ?",
+        (task.id,),
+    )
+    _tell(tx, task, "task.resumed", actor)
+    return task.id
+
+
+def pause_all(tx: Transaction, note: str, actor: str) -> None:
+    """Pauses all firing; doing so again tells another reason."""
+    tx.execute(
+        "update scheduler set paused_at = coalesce(paused_at, ?), paused_by = ?, pause_note = ?",
+        (micros(tx.now), actor, note),
+    )
+    tx.emit("scheduler.paused", "", actor=actor, detail=note)
+
+
+def resume_all(tx: Transaction, actor: str) -> None:
+    """Ends the pause of all firing; nothing happens when there is none."""
+    ended = tx.execute(
+        "update scheduler set paused_at = null, paused_by = '', pause_note = ''"
+        " where paused_at is not null returning only"
+    )
+    if ended:
+        tx.execute(
+            "update task indexed by task_look set look_at = due_at"
+            " where look_at = ? and state in ('PENDING', 'PAUSED') and state = 'PENDING'",
+            (NEVER,),
+        )
+        tx.emit("scheduler.resumed", "", actor=actor)
+
+
+class _Known(NamedTuple):
+    """What a change needs to know of a task."""
+
+    id: str
+    agent_id: str
+    session: str
+    state: TaskState
+    version: int
+
+
+def _known(tx: Transaction, given: str) -> _Known:
+    """The task with this id or prefix. Raises NotFound or Ambiguous."""
+    task_id = lookup.full_id(tx.db, TaskRow, "task", given)
+    agent_id, session, state, version = tx.execute(_KNOWN, (task_id,))[0]
+    return _Known(task_id, agent_id, session, TaskState(state), version)
+
+
+def _admit(tx: Transaction, task: Task, key: int, most_open: int) -> None:
+    since = micros(tx.now - RECENT)
+    found = tx.execute(_STANDING, (task.session, task.agent_id, key, since))[0]
+    completion, open_tasks, same_open, same_recent = found
+    if completion in ("COMPLETED", "FAILED"):
+        raise InvalidInput(
+            "target",
+            f"Session {task.session} has ended ({completion.lower()}), so nothing is scheduled for"
+            f" {task.session}:{task.role}; name an agent of a session that goes on.",
+        )
+    who, repeating = (task.agent_id, key), []
+    if same_open and task.schedule.repeats:
+        repeating = tx.execute(_REPEATING, who)
+    latest = tx.execute(_LATEST, who) if same_open or same_recent else []
+    standing = Standing(
+        open_tasks,
+        same_open,
+        same_recent,
+        latest[0][0] if latest else "",
+        repeating[0][0] if repeating else "",
+    )
+    admit(f"{task.session}:{task.role}", standing, task.schedule.repeats, most_open)
+
+
+def _written(schedule: Schedule) -> tuple[Any, ...]:
+    """A schedule as it stands in the columns from form to first_at."""
+    end_at = schedule.end_at
+    return (
+        schedule.form,
+        span(schedule.every),
+        schedule.cron,
+        schedule.time_zone,
+        span(schedule.jitter),
+        None if end_at is None else micros(end_at),
+        micros(schedule.first),
     )
 
 
-def _task(row: dict[str, Any]) -> Task:
-    return Task(**{**row, "delivery_detail": row["delivery_detail"] or ""})
+def _tell(tx: Transaction, task: _Known, kind: str, actor: str, detail: str = "") -> None:
+    tx.emit(kind, task.id, session=task.session, agent=task.agent_id, actor=actor, detail=detail)

@@ -14,7 +14,6 @@ from orch.v1 import (
     authorization_pb2,
     delivery_pb2,
     heartbeat_pb2,
-    scheduler_pb2,
     session_state_pb2,
 )
 from orch_server.core.agent import AgentView, WaitingFor, check_credential, check_kind
@@ -35,7 +34,6 @@ from orch_server.core.delivery import DeliveryState
 from orch_server.core.errors import InvalidInput
 from orch_server.core.fusion import TELLS
 from orch_server.core.identity import Incarnation
-from orch_server.core.schedule import Task, TaskState
 from orch_server.core.session import Completion, Phase, Plan, Session
 from orch_server.core.text import one_line
 from orch_server.services.binding import Introduction
@@ -45,7 +43,6 @@ E = TypeVar("E", bound=StrEnum)
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _LAST_SECOND = 253_402_300_799  # of the year 9999, the last that a Timestamp may hold
-_TASK_STATES = {state: scheduler_pb2.TaskState.Value(f"TASK_STATE_{state}") for state in TaskState}
 _DELIVERY_STATES = {
     state: delivery_pb2.DeliveryState.Value(f"DELIVERY_STATE_{state}") for state in DeliveryState
 }
@@ -251,30 +248,6 @@ def introduction(hello: heartbeat_pb2.Hello) -> Introduction:
 def delivery_state(given: DeliveryState | None) -> delivery_pb2.DeliveryState.ValueType:
     """The state of a delivery; unspecified for None."""
     return _DELIVERY_STATES[given] if given else delivery_pb2.DELIVERY_STATE_UNSPECIFIED
-
-
-def task(given: Task) -> scheduler_pb2.Task:
-    """A task for the API."""
-    return scheduler_pb2.Task(
-        id=given.id,
-        agent_id=given.agent_id,
-        session=given.session,
-        role=given.role,
-        note=given.note,
-        due_time=timestamp(given.due_at),
-        state=_TASK_STATES[given.state],
-        creator=given.creator,
-        create_time=timestamp(given.created_at),
-        fire_time=timestamp(given.fired_at),
-        delivery_id=given.delivery_id or "",
-        delivery_state=delivery_state(given.delivery_state),
-        delivery_detail=given.delivery_detail,
-    )
-
-
-def task_state(given: int) -> TaskState | None:
-    """The state to list."""
-    return word(scheduler_pb2.TaskState, "TASK_STATE_", given, TaskState, "state")
 
 
 def authorization(given: Authorization) -> authorization_pb2.Authorization:

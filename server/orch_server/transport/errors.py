@@ -1,7 +1,8 @@
 """The one table from our errors to status codes, and the details that go with them.
 
-Every error carries google.rpc.ErrorInfo (reason, domain "orch"); bad input carries BadRequest with
-the field too. What is not one of our errors is masked: the caller gets an id, the log the rest.
+Every error carries google.rpc.ErrorInfo (reason, domain "orch"); one that a field of the request
+caused carries BadRequest with the field too. What is not one of our errors is masked: the caller
+gets an id, the log the rest.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ STATUS: dict[type[errors.OrchError], int] = {
     errors.Ambiguous: code_pb2.FAILED_PRECONDITION,
     errors.AlreadyExists: code_pb2.ALREADY_EXISTS,
     errors.Conflict: code_pb2.FAILED_PRECONDITION,
+    errors.LimitReached: code_pb2.RESOURCE_EXHAUSTED,
     errors.VersionMismatch: code_pb2.ABORTED,
     errors.StaleEpoch: code_pb2.ABORTED,
     errors.Unavailable: code_pb2.UNAVAILABLE,
@@ -50,9 +52,9 @@ def to_status(error: errors.OrchError) -> status_pb2.Status:
         reason=error.reason, domain=DOMAIN, metadata=dict(error.metadata)
     )
     status.details.append(_packed(info))
-    if isinstance(error, errors.InvalidInput):
+    if "field" in error.metadata:
         violation = error_details_pb2.BadRequest.FieldViolation(
-            field=error.field, description=error.message
+            field=error.metadata["field"], description=error.message
         )
         status.details.append(_packed(error_details_pb2.BadRequest(field_violations=[violation])))
     return status
