@@ -43,6 +43,7 @@ _EXIT = {
     grpc.StatusCode.ALREADY_EXISTS: errors.CONFLICT,
     grpc.StatusCode.ABORTED: errors.CONFLICT,
     grpc.StatusCode.FAILED_PRECONDITION: errors.CONFLICT,
+    grpc.StatusCode.RESOURCE_EXHAUSTED: errors.CONFLICT,
 }
 
 
@@ -127,7 +128,10 @@ def fail(exc: grpc.RpcError, target: str) -> NoReturn:
         raise unreachable(target) from exc
     if code is grpc.StatusCode.DEADLINE_EXCEEDED:
         details = f"the server at {target} did not answer within {DEADLINE:g} s."
-    raise ClientError(details or code.name, _EXIT.get(code, errors.FAILED)) from exc
+    exit_status = _EXIT.get(code, errors.FAILED)
+    if code is grpc.StatusCode.RESOURCE_EXHAUSTED and error_info(exc) is None:
+        exit_status = errors.FAILED  # gRPC's own limit: a message that is too large
+    raise ClientError(details or code.name, exit_status) from exc
 
 
 def error_info(exc: grpc.RpcError) -> ErrorInfo | None:

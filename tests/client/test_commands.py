@@ -135,6 +135,7 @@ def test_a_note_cannot_play_with_the_terminal(
     running = terminal.start("tasks")
     evil = _task(note="\x1b]0;owned\x07\nsecond", creator="operator")
     terminal.asked("ListTasks").answer(scheduler_pb2.ListTasksResponse(tasks=[evil]))
+    terminal.asked("GetScheduler").answer(scheduler_pb2.GetSchedulerResponse())
     assert running.result(10) == 0
     out = capsys.readouterr().out
     assert "\x1b" not in out
@@ -233,6 +234,11 @@ def test_a_wrong_command_line_makes_no_call(
         ("schedule", "x", "y"),
         ("schedule", "1", ""),
         ("tasks", "--state", "odd"),
+        ("reschedule", "3f"),
+        ("occurrences",),
+        ("pause",),
+        ("run-now",),
+        ("cancel",),
         ("deny", "3f"),
         ("authorize", "--priority", "odd", "x"),
         ("send",),

@@ -124,10 +124,20 @@ def test_a_note_for_nobody_fails_instead_of_going_to_window_0(caller: Caller) ->
     for args in (("3", "x", "atlas:intern"), ("3", "x"), ("soon", "x", "atlas:0"), ("1", "-")):
         status, out, err = caller.run("schedule_with_note.sh", *args)
         assert (status, out, err.count("\n")) == (1, "", 1), err
-    repeat = caller.run("schedule_with_note.sh", "1", "x", "atlas:0", ORCH_SHIM_RECURRING="1")
-    assert repeat[0] == 1
-    assert "not there yet" in repeat[2]
+        again = caller.run("schedule_with_note.sh", *args, ORCH_SHIM_RECURRING="1")
+        assert (again[0], again[1], again[2].count("\n")) == (1, "", 1), again[2]
     assert caller.home.json("tasks") == []
+
+
+def test_a_note_repeats_when_the_environment_says_so(caller: Caller, typed: Path) -> None:
+    again = {"ORCH_SHIM_RECURRING": "1"}
+    args = ("0.05", NASTY, "atlas:orchestrator")
+    status, out, err = caller.run("schedule_with_note.sh", *args, **again)
+    assert (status, err) == (0, "")
+    assert out.rstrip().endswith(", then every 3s")
+    until(lambda: typed.read_bytes() == f"{NASTY}\r{NASTY}\r".encode(), "both notes", 40)
+    (task,) = caller.home.json("tasks")
+    assert (task["state"], task["schedule"]["every"]) == ("TASK_STATE_PENDING", "3s")
 
 
 # ---- request-authorization.sh, report-completion.sh ----

@@ -13,6 +13,8 @@ if TYPE_CHECKING:
 
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 _YEAR_SECONDS = 366 * 86400
+#: The longest that a message can hold, 10,000 years.
+_LONGEST_SECONDS = 315_576_000_000
 #: More is not read: the server takes 256 KiB, and says so itself up to here.
 _MAX_INPUT_BYTES = 1024 * 1024
 
@@ -44,16 +46,35 @@ def _standard_input(what: str) -> str:
 
 def parse_duration(text: str) -> float:
     """ "90s", "5m", "1h", "1d" or bare minutes, in seconds. Raises ClientError."""
-    number, unit = (text[:-1], text[-1]) if text and text[-1] in _UNITS else (text, "m")
-    try:
-        seconds = float(number) * _UNITS[unit]
-    except ValueError:
-        seconds = -1.0
+    seconds = _seconds(text)
     if not 0 < seconds <= _YEAR_SECONDS:
         raise ClientError(
             f"'{output.one_line(text)}' is no duration; use 90s, 15m, 2h or 1d.", USAGE
         )
     return seconds
+
+
+def length_given(text: str | None, flag: str) -> float | None:
+    """A duration that the server judges, from 0 on, in seconds; None for none. Raises ClientError
+    that names the flag when it is no duration at all."""
+    if text is None:
+        return None
+    seconds = _seconds(text)
+    if not 0 <= seconds <= _LONGEST_SECONDS:
+        raise ClientError(
+            f"{flag} is '{output.one_line(text)}'; use a duration such as 90s, 15m, 2h or 1d.",
+            USAGE,
+        )
+    return seconds
+
+
+def _seconds(text: str) -> float:
+    """-1 for what is no duration."""
+    number, unit = (text[:-1], text[-1]) if text and text[-1] in _UNITS else (text, "m")
+    try:
+        return float(number) * _UNITS[unit]
+    except ValueError:
+        return -1.0
 
 
 def as_duration(seconds: float) -> Duration:

@@ -1,186 +1,190 @@
-"""`schedule`, `tasks`, `task`, `cancel`: scheduled notes."""
+"""`schedule`, `reschedule`: notes that come due, once or again and again."""
 
 from __future__ import annotations
 
 import argparse
-import math
 import os
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from orch_client import output
-from orch_client.commands.arguments import as_duration, read_text
-from orch_client.errors import USAGE, ClientError
+from orch_client.commands import schedule_form
+from orch_client.commands.arguments import as_duration, length_given, read_text
 
 if TYPE_CHECKING:
-    from orch.v1 import scheduler_pb2
+    from orch.v1 import scheduler_pb2 as pb
 
 EXAMPLES = """examples:
   orch-client schedule 15 "check the build"                 in 15 minutes, into this pane
   orch-client schedule 0.5 "look again" --to atlas:tester   in 30 seconds, to another agent
   make report | orch-client schedule 5 -                    the note from standard input
-  orch-client tasks --state pending
-  orch-client cancel 3fa8
+  orch-client schedule "stand-up" --at 09:00 --tz Europe/Vienna
+  orch-client schedule "still on course?" --every 20m --jitter 2m --until 18:00
+  orch-client schedule "weekly report" --cron "0 17 * * FRI" --dry-run
+  orch-client reschedule 3fa8 30                            in 30 minutes from now
+  orch-client reschedule 3fa8 --every 1h
+
+A note that begins with a dash goes last, after --.
+
+exit status: 4 there is no such target or task, 6 refused as a repetition, as too many, or since the
+task is over
 """
-_YEAR_MINUTES = 366 * 24 * 60
-_STATES = ("pending", "fired", "cancelled")
+#: The words may stand between the flags; what follows "--" is taken as it is.
+WORDS = True
+_FORMS = "[--tz ZONE] [--jitter DURATION] [--until TIME]"
+_MODES = ("wait-idle", "turn-boundary", "immediate")
+_FIRINGS = 5
 
 
 def configure(parser: argparse.ArgumentParser, name: str) -> None:
     """Adds the arguments of the command `name`."""
     parser.add_argument("--json", action="store_true", help="print what the API returns, as JSON")
-    if name == "schedule":
-        parser.add_argument(
-            "minutes", metavar="MINUTES", help="in how many minutes; fractions allowed"
+    schedule_form.configure(parser)
+    if name == "reschedule":
+        parser.usage = (
+            "orch-client reschedule ID (MINUTES | --at TIME | --every DURATION | --cron EXPR)"
+            f" {_FORMS} [--json]"
         )
-        parser.add_argument("note", metavar="NOTE", help="the text; - reads it from standard input")
-        parser.add_argument("--to", metavar="TARGET", default="", help="session:X, %%pane or role")
-    elif name == "tasks":
-        parser.add_argument("--session", default="", help="only tasks for agents of this session")
-        parser.add_argument("--state", choices=_STATES, help="only tasks in this state")
-    else:
-        parser.add_argument("id", metavar="ID", help="a task's id or the beginning of it")
+        parser.add_argument(
+            "words",
+            metavar="ID",
+            nargs="*",
+            help="a task's id or the beginning of it; then MINUTES, unless a flag says when",
+        )
+        return
+    parser.usage = (
+        "orch-client schedule (MINUTES NOTE | NOTE (--at TIME | --every DURATION | --cron EXPR))"
+        f" {_FORMS} [OPTIONS]"
+    )
+    parser.add_argument(
+        "words",
+        metavar="MINUTES NOTE | NOTE",
+        nargs="*",
+        help="in how many minutes, fractions allowed, unless a flag says when; and the text, - to"
+        " read it from standard input",
+    )
+    parser.add_argument("--to", metavar="TARGET", default="", help="session:X, %%pane or role")
+    parser.add_argument(
+        "--catch-up", metavar="DURATION", help="how late it may fire after an outage; default: 1h"
+    )
+    parser.add_argument(
+        "--missed", choices=("one", "all"), help="of those missed meanwhile; default: one"
+    )
+    parser.add_argument("--mode", choices=_MODES, help="when it may enter; default: wait-idle")
+    parser.add_argument(
+        "--dry-run", action="store_true", help="show the next firings, schedule nothing"
+    )
 
 
 def run(args: argparse.Namespace, name: str) -> int:
     """Runs the command `name`."""
-    return {"schedule": _schedule, "tasks": _tasks, "task": _task, "cancel": _cancel}[name](args)
+    if name == "reschedule":
+        return _reschedule(args)
+    minutes, note = schedule_form.split(args, "NOTE")
+    schedule = schedule_form.schedule_of(args, minutes)
+    catch_up = length_given(args.catch_up, "--catch-up")
+    if args.dry_run:
+        return _preview(schedule, args.json)
 
+    from orch.v1 import scheduler_pb2 as pb
 
-def _schedule(args: argparse.Namespace) -> int:
-    seconds = _seconds(args.minutes)
-    note = read_text(None if args.note == "-" else args.note, "note")
-
-    from orch.v1 import scheduler_pb2, scheduler_pb2_grpc
-    from orch_client import channel
-
-    request = scheduler_pb2.CreateTaskRequest(
-        note=note,
-        delay=as_duration(seconds),
+    request = pb.CreateTaskRequest(
+        note=read_text(None if note == "-" else note, "note"),
         target=args.to,
         request_id=os.urandom(16).hex(),
     )
-    with channel.connected() as (grpc_channel, metadata):
-        stub = scheduler_pb2_grpc.SchedulerServiceStub(grpc_channel)
-        answer = stub.CreateTask(request, timeout=channel.DEADLINE, metadata=metadata)
+    if minutes is None:
+        request.schedule.CopyFrom(schedule)
+    else:
+        request.delay.CopyFrom(schedule.delay)
+    if catch_up is not None:
+        request.catch_up.CopyFrom(as_duration(catch_up))
+    _add_choices(request, args)
+    return _create(request, args.json)
+
+
+def _add_choices(request: pb.CreateTaskRequest, args: argparse.Namespace) -> None:
+    from orch.v1 import delivery_pb2
+    from orch.v1 import scheduler_pb2 as pb
+
+    if args.missed:
+        request.missed = pb.MissedPolicy.Value(f"MISSED_POLICY_{args.missed.upper()}")
+    if args.mode:
+        mode = args.mode.upper().replace("-", "_")
+        request.mode = delivery_pb2.DeliveryMode.Value(f"DELIVERY_MODE_{mode}")
+
+
+def _create(request: pb.CreateTaskRequest, as_json: bool) -> int:
+    answer = call("CreateTask", request)
     if answer.removed_characters:
         print(
             f"orch-client: {answer.removed_characters} control characters were removed"
             " from the note.",
             file=sys.stderr,
         )
-    task = answer.task
-    if args.json:
-        output.print_json(task)
-    else:
-        print(f"{task.id}  {task.session}:{task.role}  due {output.moment(task.due_time)}")
+    _print_due(answer.task, as_json)
     return 0
 
 
-def _tasks(args: argparse.Namespace) -> int:
-    from orch.v1 import scheduler_pb2 as pb
-    from orch.v1 import scheduler_pb2_grpc
-    from orch_client import channel
+def _reschedule(args: argparse.Namespace) -> int:
+    minutes, given = schedule_form.split(args, "ID")
+    schedule = schedule_form.schedule_of(args, minutes)
 
-    request = pb.ListTasksRequest(session=args.session, page_size=1000)
-    if args.state:
-        request.state = pb.TaskState.Value(f"TASK_STATE_{args.state.upper()}")
-    tasks: list[pb.Task] = []
-    with channel.connected() as (grpc_channel, metadata):
-        stub = scheduler_pb2_grpc.SchedulerServiceStub(grpc_channel)
-        while True:
-            page = stub.ListTasks(request, timeout=channel.DEADLINE, metadata=metadata)
-            tasks.extend(page.tasks)
-            if not page.next_page_token:
-                break
-            request.page_token = page.next_page_token
-    if args.json:
-        output.print_json_list(tasks)
-        return 0
-    rows = [
-        (
-            task.id,
-            f"{task.session}:{task.role}",
-            output.word(pb.TaskState.Name(task.state), "TASK_STATE_"),
-            output.moment(task.due_time),
-            _delivery(task),
-            task.creator,
-            output.one_line(task.note, 40),
-        )
-        for task in tasks
-    ]
-    head = ("ID", "FOR", "STATE", "DUE", "DELIVERY", "BY", "NOTE")
-    output.print_table(head, rows, "No tasks.")
-    return 0
-
-
-def _task(args: argparse.Namespace) -> int:
-    from orch.v1 import scheduler_pb2, scheduler_pb2_grpc
-    from orch_client import channel
-
-    with channel.connected() as (grpc_channel, metadata):
-        stub = scheduler_pb2_grpc.SchedulerServiceStub(grpc_channel)
-        request = scheduler_pb2.GetTaskRequest(id=args.id)
-        task = stub.GetTask(request, timeout=channel.DEADLINE, metadata=metadata).task
-    _print_task(task, args.json)
-    return 0
-
-
-def _cancel(args: argparse.Namespace) -> int:
-    from orch.v1 import scheduler_pb2, scheduler_pb2_grpc
-    from orch_client import channel
-
-    with channel.connected() as (grpc_channel, metadata):
-        stub = scheduler_pb2_grpc.SchedulerServiceStub(grpc_channel)
-        request = scheduler_pb2.CancelTaskRequest(id=args.id)
-        task = stub.CancelTask(request, timeout=channel.DEADLINE, metadata=metadata).task
-    if args.json:
-        output.print_json(task)
-    else:
-        print(f"{task.id} cancelled")
-    return 0
-
-
-def _print_task(task: scheduler_pb2.Task, as_json: bool) -> None:
     from orch.v1 import scheduler_pb2 as pb
 
+    request = pb.UpdateTaskRequest(id=given, schedule=schedule)
+    _print_due(call("UpdateTask", request).task, args.json)
+    return 0
+
+
+def _print_due(task: pb.Task, as_json: bool) -> None:
     if as_json:
         output.print_json(task)
         return
-    output.print_fields(
-        (
-            ("id", task.id),
-            ("for", f"{task.session}:{task.role}"),
-            ("state", output.word(pb.TaskState.Name(task.state), "TASK_STATE_")),
-            ("due", output.moment(task.due_time)),
-            ("by", task.creator),
-            ("created", output.moment(task.create_time)),
-            ("fired", output.moment(task.fire_time)),
-            ("delivery", _delivery(task)),
-            ("seen", task.delivery_detail),
-            ("note", task.note),
-        )
-    )
+    then = schedule_form.then(task.schedule)
+    paused = ", but paused" if task.paused_by else ""
+    due = output.moment(task.due_time)
+    print(f"{task.id}  {task.session}:{task.role}  due {due}{then}{paused}")
 
 
-def _delivery(task: scheduler_pb2.Task) -> str:
-    from orch.v1 import delivery_pb2
-
-    if not task.delivery_state:
-        return ""
-    name = delivery_pb2.DeliveryState.Name(task.delivery_state)
-    return output.word(name, "DELIVERY_STATE_")
+# ---- --dry-run ----
 
 
-def _seconds(minutes: str) -> float:
-    try:
-        value = float(minutes)
-    except ValueError:
-        value = math.nan
-    if not 0 <= value <= _YEAR_MINUTES:
-        raise ClientError(
-            f"MINUTES is '{output.one_line(minutes)}'; use a number from 0 to {_YEAR_MINUTES:,}"
-            " (366 days), such as 15 or 0.5.",
-            USAGE,
-        )
-    return value * 60
+def _preview(schedule: pb.Schedule, as_json: bool) -> int:
+    from orch.v1 import scheduler_pb2 as pb
+
+    request = pb.PreviewScheduleRequest(schedule=schedule, count=_FIRINGS)
+    answer = call("PreviewSchedule", request)
+    if as_json:
+        output.print_json(answer)
+        return 0
+    by_the_wall = schedule.WhichOneof("form") in ("at", "cron") or schedule.until
+    _print_firings(answer, answer.time_zone if by_the_wall else "")
+    if schedule.HasField("jitter") and answer.nominal_times:
+        print(f"Each is later by up to {schedule_form.length(schedule.jitter)}, at random.")
+    return 0
+
+
+def _print_firings(answer: pb.PreviewScheduleResponse, zone: str) -> None:
+    from orch_client.commands.times import elsewhere
+
+    rows = [[output.moment(at)] for at in answer.nominal_times]
+    head = ["FIRES"]
+    there = elsewhere(answer.nominal_times, zone)
+    if there:
+        head.append(f"IN {output.one_line(zone)}")
+        rows = [[*row, shown] for row, shown in zip(rows, there, strict=True)]
+    output.print_table(head, rows, "It would never fire.")
+
+
+# ---- calls ----
+
+
+def call(method: str, request: Any) -> Any:
+    """Calls the scheduler."""
+    from orch.v1 import scheduler_pb2_grpc
+    from orch_client import channel
+
+    with channel.connected() as (grpc_channel, metadata):
+        stub = scheduler_pb2_grpc.SchedulerServiceStub(grpc_channel)
+        return getattr(stub, method)(request, timeout=channel.DEADLINE, metadata=metadata)

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import re
 import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
@@ -11,6 +15,11 @@ from orch_client.errors import USAGE, ClientError
 
 if TYPE_CHECKING:
     from google.protobuf.timestamp_pb2 import Timestamp
+
+_FOLDER = "/zoneinfo/"
+_ZONES = "/usr/share/zoneinfo"
+#: "Europe/Vienna" or "UTC", not "CET-1CEST", which is a rule and no name.
+_NAME = re.compile(r"[A-Za-z]+|[A-Za-z][\w+-]*(?:/[A-Za-z][\w+-]*)+", re.ASCII)
 
 
 def moment_given(text: str) -> Timestamp:
@@ -58,6 +67,51 @@ def since(at: Timestamp) -> float:
 def age(at: Timestamp) -> str:
     """How long ago, such as "3m"; "" when not set."""
     return output.apart(-max(0.0, since(at))).removesuffix(" ago") if at.seconds else ""
+
+
+def terminal_zone() -> str:
+    """The IANA name of the terminal's zone: TZ, else where /etc/localtime leads; "" when neither
+    says it."""
+    given = _name_in(os.environ.get("TZ", "").removeprefix(":"))
+    if given:
+        return given
+    try:
+        return _name_in(os.readlink("/etc/localtime"))  # noqa: PTH115 - a name, not a path
+    except OSError:
+        return ""
+
+
+def _name_in(place: str) -> str:
+    """A name as it is, or from the path of its file; "" for anything else."""
+    name = place.rpartition(_FOLDER)[2].removeprefix("posix/").removeprefix("right/")
+    return name if _NAME.fullmatch(name) else ""
+
+
+def elsewhere(moments: Sequence[Timestamp], zone: str) -> list[str]:
+    """The moments as clocks in this zone show them, such as "2026-11-22 09:00:00 +0100"; none when
+    the terminal's own clock shows the same, or when the zone is not known here."""
+    if not _NAME.fullmatch(zone) or not os.path.isfile(f"{_ZONES}/{zone}"):  # noqa: PTH113
+        return []
+    here = [time.localtime(at.seconds).tm_gmtoff for at in moments]
+    with _clock_in(zone):
+        there = [time.localtime(at.seconds) for at in moments]
+        shown = [time.strftime("%Y-%m-%d %H:%M:%S %z", local) for local in there]
+    return shown if here != [local.tm_gmtoff for local in there] else []
+
+
+@contextmanager
+def _clock_in(zone: str) -> Iterator[None]:
+    """Lets the C library's clock go by this zone for a moment: zoneinfo is not loaded for this."""
+    own = os.environ.get("TZ")
+    try:
+        os.environ["TZ"] = f":{zone}"
+        time.tzset()
+        yield
+    finally:
+        os.environ.pop("TZ")
+        if own is not None:
+            os.environ["TZ"] = own
+        time.tzset()
 
 
 def _stamp(at: float) -> Timestamp:
