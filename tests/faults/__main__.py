@@ -1,11 +1,13 @@
 """The fault harness:
 
-    python -m tests.faults [--deliveries N] [--seed S] [--panes P]
+    python -m tests.faults [--seed S] [deliveries [--deliveries N] [--panes P]]
+    python -m tests.faults [--seed S] [scheduling [--kills K]]
 
-Sends N texts to fake agents that misbehave, while the server, the clients and their tmux clients
-are killed with -9; in the end also the tmux server itself. Prints what was delivered, doubled, lost
-and pretended. Exit status 1 when anything was lost, doubled, garbled, falsely confirmed or left
-open.
+`deliveries` sends N texts to fake agents that misbehave, while the server, the clients and their
+tmux clients are killed with -9; in the end also the tmux server itself. Prints what was delivered,
+doubled, lost and pretended. `scheduling` makes tasks and does things to them, while the server is
+killed K times. Prints which tasks and occurrences were lost, doubled or missing. Without either, it
+does both. Exit status 1 when anything was lost, doubled, garbled, falsely confirmed or left open.
 """
 
 from __future__ import annotations
@@ -16,6 +18,7 @@ import random
 import signal
 import sys
 
+from tests.faults import scheduling
 from tests.faults.arena import Arena
 from tests.faults.run import Options, Result, run
 from tests.faults.verdict import lines
@@ -24,6 +27,7 @@ from tests.faults.verdict import lines
 def main() -> int:
     """Returns the exit status."""
     parser = argparse.ArgumentParser(prog="python -m tests.faults")
+    parser.add_argument("part", nargs="?", choices=("deliveries", "scheduling"))
     parser.add_argument("--deliveries", type=int, default=10_000)
     parser.add_argument("--seed", type=int, default=random.randrange(2**32))
     parser.add_argument("--panes", type=int, default=24)
@@ -31,11 +35,21 @@ def main() -> int:
     parser.add_argument("--patience", type=float, default=150.0)
     parser.add_argument("--last", type=int, default=None, help="deliveries around tmux's death")
     parser.add_argument("--keep", action="store_true", help="leave the folder of the run")
+    parser.add_argument("--kills", type=int, default=120, help="of the server, under the scheduler")
     given = parser.parse_args()
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    parts = {"deliveries": deliver, "scheduling": schedule}
+    try:
+        return max(part(given) for name, part in parts.items() if given.part in (None, name))
+    except KeyboardInterrupt:
+        return 130
+
+
+def deliver(given: argparse.Namespace) -> int:
+    """The storm of faults around deliveries; returns the exit status."""
     last = given.deliveries // 50 if given.last is None else given.last
     options = Options(given.deliveries, given.seed, given.panes, last, given.pace, given.patience)
     print(f"{options.deliveries:,} deliveries to {options.panes} panes, seed {options.seed}")
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
     arena = Arena(options.panes, options.seed)
     if given.keep:
         print(f"folder: {arena.home.path}")
@@ -43,8 +57,6 @@ def main() -> int:
     try:
         arena.open()
         result = asyncio.run(run(options, arena))
-    except KeyboardInterrupt:
-        return 130
     finally:
         arena.close()
     return report(result)
@@ -59,6 +71,22 @@ def report(result: Result) -> int:
     kills = ", ".join(f"{n} × {what}" for what, n in result.kills.most_common())
     print(f"\nkilled: {kills}\nduration: {result.seconds:.0f} s")
     return 0 if result.storm.good and (result.last is None or result.last.good) else 1
+
+
+def schedule(given: argparse.Namespace) -> int:
+    """The kill loop of the scheduler; returns the exit status."""
+    options = scheduling.Options(given.kills, given.seed)
+    print(f"\nthe scheduler, {options.kills} × kill -9, seed {options.seed}", flush=True)
+    scene = scheduling.Scene()
+    if given.keep:
+        print(f"folder: {scene.home.path}")
+        scene.home.remove = lambda: None  # type: ignore[method-assign]
+    try:
+        result = asyncio.run(scheduling.run(options, scene))
+    finally:
+        scene.close()
+    print("\n".join(scheduling.table(result)))
+    return 0 if result.verdict.good else 1
 
 
 if __name__ == "__main__":

@@ -574,6 +574,26 @@ def test_a_request_id_is_honoured_over_a_restart_and_a_day(folder: Path) -> None
     asyncio.run(asyncio.wait_for(again(), 30))
 
 
+def test_a_repeat_that_would_be_refused_by_now_returns_the_first_ones_task(folder: Path) -> None:
+    async def body(at: Serving, stream: Stream) -> None:
+        asked = (
+            {"schedule": pb.Schedule(at="2026-11-21T12:10Z")},
+            {"schedule": _every(60, until="2026-11-21T12:10Z")},
+        )
+        made = [
+            await _create(at, f"n{n}", request_id=f"r{n}", **how) for n, how in enumerate(asked)
+        ]
+        at.clock.advance(HOUR)
+        for n, how in enumerate(asked):
+            again = await _create(at, f"n{n}", request_id=f"r{n}", **how)
+            assert again.id == made[n].id
+            assert (await fails(_create(at, f"n{n}", **how))).code is Code.INVALID_ARGUMENT
+        gone = pb.CreateTaskRequest(note="n0", delay=_span(1), target="gone:dev", request_id="r0")
+        assert (await at.scheduler.CreateTask(gone)).task.id == made[0].id
+
+    _with_agent(folder, body)
+
+
 def test_many_rows_are_caught_up_in_portions(folder: Path) -> None:
     async def body(at: Serving, stream: Stream) -> None:
         task = await _create(at, schedule=_every(1), catch_up=_span(10))

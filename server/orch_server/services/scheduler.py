@@ -10,7 +10,7 @@ from functools import partial
 
 from orch_server.core.clock import Clock
 from orch_server.core.delivery import DeliveryMode
-from orch_server.core.errors import InvalidInput
+from orch_server.core.errors import InvalidInput, OrchError
 from orch_server.core.event import Event
 from orch_server.core.identity import Caller
 from orch_server.core.schedule import (
@@ -93,11 +93,28 @@ class SchedulerService:
     async def create(self, caller: Caller, new: NewTask) -> tuple[Task, int]:
         """Schedules a note. Returns the task and how many control characters were removed.
 
-        Raises InvalidInput, RepeatedNote, LimitReached and what resolving the target raises.
+        A repeat with the same request id returns the first one's task, also when it would be
+        refused by now. Raises InvalidInput, RepeatedNote, LimitReached and what resolving the
+        target raises.
         """
+        _check_request_id(new.request_id)
+        try:
+            task, removed = await self._planned(caller, new)
+        except OrchError:
+            made = await self._store.read(lambda db: tasks.made_by(db, new.request_id))
+            if made is None:
+                raise
+            return await self.get(made), 0
+        stored = await self._store.write(
+            lambda tx: tasks.insert(tx, task, new.request_id, self._max_open)
+        )
+        self._look_by(task.due_at)
+        return (task if stored == task.id else await self.get(stored)), removed
+
+    async def _planned(self, caller: Caller, new: NewTask) -> tuple[Task, int]:
+        """The task as it is to be written, and how many control characters were removed."""
         now = self._clock.now()
         schedule = plan(new.asked, now, self._local_zone)
-        _check_request_id(new.request_id)
         text, removed = clean_text("note", new.note)
         agent = await self._targets.resolve(caller, new.target)
         task_id = new_id()
@@ -116,11 +133,7 @@ class SchedulerService:
             missed=new.missed,
             mode=new.mode,
         )
-        stored = await self._store.write(
-            lambda tx: tasks.insert(tx, task, new.request_id, self._max_open)
-        )
-        self._look_by(task.due_at)
-        return (task if stored == task.id else await self.get(stored)), removed
+        return task, removed
 
     async def reschedule(
         self, caller: Caller, task_id: str, asked: Asked, expected_version: int

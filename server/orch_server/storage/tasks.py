@@ -58,10 +58,9 @@ def insert(tx: Transaction, task: Task, request_id: str, most_open: int) -> str:
     Raises InvalidInput when the agent's session has ended, RepeatedNote or LimitReached when the
     agent is to get no further task like this.
     """
-    if request_id:
-        rows = tx.execute("select id from task where request_id = ?", (request_id,))
-        if rows:
-            return str(rows[0][0])
+    made = made_by(tx.db, request_id)
+    if made is not None:
+        return made
     key = note_key(task.note)
     _admit(tx, task, key, most_open)
     schedule = task.schedule
@@ -85,6 +84,15 @@ def insert(tx: Transaction, task: Task, request_id: str, most_open: int) -> str:
     tx.execute(_INSERT, values)
     tx.emit("task.created", task.id, session=task.session, agent=task.agent_id, actor=task.creator)
     return task.id
+
+
+def made_by(db: Database, request_id: str) -> str | None:
+    """The id of the task that this request made; None when it made none."""
+    if not request_id:
+        return None
+    sql = "select id from task where request_id = ?"
+    row = db.connection().execute(sql, (request_id,)).fetchone()
+    return None if row is None else str(row[0])
 
 
 def next_due(db: Database) -> datetime | None:
