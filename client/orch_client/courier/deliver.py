@@ -171,14 +171,17 @@ async def _deliver(work: Work) -> Outcome:
 
 
 async def _type(work: Work, seen: Look) -> Outcome:
-    """Types into a program of whose screen nothing is known."""
+    """Types into a program of whose screen nothing is known, so that there is nothing to wait for
+    between the text and Enter. An earlier attempt may have come as far as the text."""
     name = seen.program.name or "the program"
     pasted = seen.status.pasted == work.offer.sequence
     if pasted and seen.program.image != seen.status.owner:
         return Outcome(UNCONFIRMED, "The program that got the text is not there any more.")
     if not pasted:
-        status = await work.paste(seen, work.offer.text, None)
-        if status is not None and status.pasted != work.offer.sequence:
+        status = await work.paste_and_enter(seen, work.offer.text)
+        if status is None:
+            return Outcome(CONFIRMED, f"Typed into {name}.")
+        if status.pasted != work.offer.sequence:
             refused = why(status, work.guard)
             return await work.refuse(refused.reason, refused.detail)
     await work.told(Outcome(PASTED, f"The text is in {name}."))

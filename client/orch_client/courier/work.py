@@ -36,13 +36,25 @@ class Work:
 
     async def paste(self, seen: Look, text: str, cursor: Cursor | None) -> Status | None:
         """Pastes if the guard lets it. None: pasted; else what the guard saw."""
+        return await self._paste(seen, text, cursor, "")
+
+    async def paste_and_enter(self, seen: Look, text: str) -> Status | None:
+        """Pastes and sends Enter, as one, if the guard lets it. None: done; else what it saw."""
+        enter = (
+            f"send-keys -t {self.at.pane} Enter ; {set_number(self.guard.entered, self.guard)} ; "
+        )
+        return await self._paste(seen, text, None, enter)
+
+    async def _paste(
+        self, seen: Look, text: str, cursor: Cursor | None, then: str
+    ) -> Status | None:
         guard, pane = self.guard, self.at.pane
         buffer = f"orch-{os.urandom(8).hex()}"
         paste = (
             f"paste-buffer -p -r -d -b {buffer} -t {pane}"
             f" ; {set_number(guard.used, guard)} ; {set_number(guard.pasted, guard)}"
             f" ; set-option -p -t {pane} {guard.owner} {seen.program.image}"
-            f" ; display-message -p -t {pane} {SEEN}"
+            f" ; {then}display-message -p -t {pane} {SEEN}"
         )
         drop = f"delete-buffer -b {buffer} ; {self._print()}"
         try:
