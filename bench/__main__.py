@@ -6,7 +6,7 @@ import argparse
 import signal
 import sys
 
-from bench import cold, create, fleet, heartbeat, liveness, memory, report
+from bench import cold, create, fleet, heartbeat, liveness, memory, report, scheduling
 from bench.scale import FULL, QUICK
 
 _SUITES = {
@@ -16,6 +16,7 @@ _SUITES = {
     "memory": memory.measure,
     "fleet": fleet.measure,
     "liveness": liveness.measure,
+    "scheduling": scheduling.measure,
 }
 
 

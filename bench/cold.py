@@ -24,10 +24,11 @@ def measure(scale: Scale) -> Iterator[Figure]:
     """Milliseconds of whole processes, one after the other in turn."""
     with home() as at, product(at), Child("load", "heartbeat", at.address, 1, 1, SESSION):
         script = str(Path(bare_schedule.__file__))
-        bare = [sys.executable, script, at.address, TARGET, NOTE]
-        ours = [str(BIN / "orch-client"), "schedule", "60", NOTE, "--to", TARGET]
         pairs = []
-        for _ in range(_WARM_UP + scale.cold_runs):
+        for number in range(_WARM_UP + scale.cold_runs):
+            bare = [sys.executable, script, at.address, TARGET, f"{NOTE} (bare {number:03})"]
+            note = f"{NOTE} (ours {number:03})"  # the product refuses repeated ones
+            ours = [str(BIN / "orch-client"), "schedule", "60", note, "--to", TARGET]
             alone = _run(at, bare)
             pairs.append((_run(at, ours), alone))
         name = "orch-client schedule, cold process (ms)"

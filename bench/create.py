@@ -19,6 +19,8 @@ from bench.report import Figure
 from bench.scale import Scale
 
 _WARM_UP = 0.3
+_AGENTS = 500  # so many that the run gives none of them as many open tasks as it may have
+_PER_CHANNEL = 100
 _MANY = 64
 _RATE_GOAL = 0.8
 _WORST_GOAL = 20
@@ -29,7 +31,7 @@ def measure(scale: Scale) -> Iterator[Figure]:
     with ExitStack() as stack:
         at = stack.enter_context(home())
         ours, _ = stack.enter_context(product(at))
-        stack.enter_context(Child("load", "heartbeat", ours, 1, 1, SESSION))
+        stack.enter_context(Child("load", "heartbeat", ours, _AGENTS, _PER_CHANNEL, SESSION))
         folder = Path(
             stack.enter_context(tempfile.TemporaryDirectory(dir=at.path, prefix="orch-bare-"))
         )
@@ -37,10 +39,10 @@ def measure(scale: Scale) -> Iterator[Figure]:
         both, _ = stack.enter_context(bare(at, folder))
         for callers in scale.callers:
             helpers = (
-                ("load", "create", echo, callers),
+                ("load", "create", echo, callers, _AGENTS),
                 ("group_commit", folder, callers),
-                ("load", "create", both, callers),
-                ("load", "create", ours, callers),
+                ("load", "create", both, callers, _AGENTS),
+                ("load", "create", ours, callers, _AGENTS),
             )
             yield from _figures(callers, _measure(scale, helpers))
 

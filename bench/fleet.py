@@ -6,7 +6,6 @@ The product's memory is that of the client and of its tmux client together.
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 import threading
@@ -18,7 +17,7 @@ from tests.support import BIN, Home, Tmux
 
 from bench import bare_beats, bare_stream
 from bench.memory import open_panes, running, settled, wait_alive
-from bench.processes import ROOT, bare, home, memory_kilobytes, product
+from bench.processes import ROOT, bare, cpu_nanoseconds, home, memory_kilobytes, product
 from bench.report import Figure
 from bench.scale import Scale
 
@@ -75,20 +74,9 @@ def _megabytes(client: subprocess.Popen[str]) -> float:
 
 def _percent(process: subprocess.Popen[str], seconds: float) -> float:
     pids = [process.pid, *_children(process.pid)]
-    before = sum(map(_nanoseconds, pids))
+    before = sum(map(cpu_nanoseconds, pids))
     _pause.wait(seconds)
-    return 100 * (sum(map(_nanoseconds, pids)) - before) / 1e9 / seconds
-
-
-def _nanoseconds(pid: int) -> int:
-    """CPU time, with that of children that have ended.
-
-    For the process itself the ticks of /proc/PID/stat are too coarse.
-    """
-    threads = Path(f"/proc/{pid}/task").glob("*/schedstat")
-    own = sum(int(thread.read_text().split()[0]) for thread in threads)
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return own + (int(fields[13]) + int(fields[14])) * (10**9 // os.sysconf("SC_CLK_TCK"))
+    return 100 * (sum(map(cpu_nanoseconds, pids)) - before) / 1e9 / seconds
 
 
 def _children(pid: int) -> list[int]:

@@ -56,13 +56,20 @@ def welcome() -> heartbeat_pb2.ConnectResponse:
     return heartbeat_pb2.ConnectResponse(welcome=said)
 
 
-def task_request() -> scheduler_pb2.CreateTaskRequest:
-    """A note for the agent, in an hour."""
+def note(request_id: str) -> str:
+    """A note of its own for each request, all of one length: the product refuses repeated ones."""
+    return f"{NOTE} {request_id[:12]}"
+
+
+def task_request(agent: int, seconds: float = 3600) -> scheduler_pb2.CreateTaskRequest:
+    """A note for one of the agents, in an hour unless said otherwise."""
+    request_id, delay = secrets.token_hex(16), Duration()
+    delay.FromMicroseconds(int(seconds * 1e6))
     return scheduler_pb2.CreateTaskRequest(
-        note=NOTE,
-        delay=Duration(seconds=3600),
-        target=TARGET,
-        request_id=secrets.token_hex(16),
+        note=note(request_id),
+        delay=delay,
+        target=f"{SESSION}:agent-{agent}",
+        request_id=request_id,
     )
 
 
@@ -73,7 +80,7 @@ def task_response() -> scheduler_pb2.CreateTaskResponse:
         agent_id="0" * 12,
         session=SESSION,
         role="agent-0",
-        note=NOTE,
+        note=note("0" * 12),
         due_time=Timestamp(seconds=_SECONDS + 3600, nanos=123_456_000),
         state=scheduler_pb2.TASK_STATE_PENDING,
         creator="operator",

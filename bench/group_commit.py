@@ -27,8 +27,11 @@ from orch_server.storage import database
 
 _BATCH = 256
 _AGENT = "0" * 12
-_INSERT = """insert into task (id, agent_id, note, due_at, state, creator, created_at, request_id)
-    values (?, ?, ?, ?, 'PENDING', ?, ?, ?)"""
+_INSERT = """insert into task (id, agent_id, note, due_at, state, creator, created_at, request_id,
+    form, every, cron, time_zone, jitter, end_at, first_at, next_at, look_at, catch_up, missed,
+    mode, note_key)
+    values (?1, ?2, ?3, ?4, 'PENDING', ?5, ?6, ?7, 'ONCE', 0, '', '', 0, null, ?4, ?4, ?4,
+    3600000000, 'ONE', 'WAIT_IDLE', ?8)"""
 _SESSION_ROW = "insert into session values (1, 'bench', 0, 0, 1, '', '', '', '', '', '', '', '')"
 _AGENT_ROW = f"""insert into agent values
     (1, '{_AGENT}', 'bench', 'agent-0', '', '', '', 0, 0, '', 0, 0, '', 0, null, '', 0, 0, 0, '')"""
@@ -53,7 +56,8 @@ class Writer:
         future = self._loop.create_future()
         now = time.time_ns() // 1000
         due = now + 3_600_000_000
-        row = (secrets.token_hex(6), _AGENT, frames.NOTE, due, "operator", now, request_id)
+        note, key = frames.note(request_id), secrets.randbits(63)
+        row = (secrets.token_hex(6), _AGENT, note, due, "operator", now, request_id, key)
         self._jobs.put((row, future))
         await future
 

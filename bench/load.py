@@ -1,17 +1,20 @@
 """The load generator, the same for the product and the bare server.
 
     python -m bench.load heartbeat ADDRESS STREAMS PER_CHANNEL SESSION
-    python -m bench.load create ADDRESS CALLERS
+    python -m bench.load create ADDRESS CALLERS AGENTS
 
-Each stream or caller sends its next frame as soon as the one before was answered.
+Each stream or caller sends its next frame as soon as the one before was answered. Each request has
+a note of its own, for the agents in turn, so that none has more open tasks than it may have.
 """
 
 from __future__ import annotations
 
 import asyncio
+import itertools
 import statistics
 import sys
 import time
+from collections.abc import Iterator
 from typing import Any
 
 import grpc
@@ -79,31 +82,32 @@ async def _heartbeat(address: str, count: int, per_channel: int, session: str) -
     await asyncio.gather(*(channel.close() for channel in channels))
 
 
-async def _call(stub: Any, end: float) -> list[float]:
+async def _call(stub: Any, turns: Iterator[int], end: float) -> list[float]:
     """Creates tasks until `end`; returns the time each answer took."""
     took = []
     while True:
         start = time.perf_counter()
-        await stub.CreateTask(frames.task_request())
+        await stub.CreateTask(frames.task_request(next(turns)))
         now = time.perf_counter()
         took.append(now - start)
         if now >= end:
             return took
 
 
-async def _call_all(stub: Any, callers: int, seconds: float) -> child.Answer:
+async def _call_all(stub: Any, turns: Iterator[int], callers: int, seconds: float) -> child.Answer:
     start = time.perf_counter()
-    lists = await asyncio.gather(*(_call(stub, start + seconds) for _ in range(callers)))
+    lists = await asyncio.gather(*(_call(stub, turns, start + seconds) for _ in range(callers)))
     elapsed = time.perf_counter() - start
     took = [one for some in lists for one in some]
     middle, worst = statistics.median(took), max(took)
     return {"count": len(took), "seconds": elapsed, "median": middle, "worst": worst}
 
 
-async def _create(address: str, callers: int) -> None:
+async def _create(address: str, callers: int, agents: int) -> None:
+    turns = itertools.cycle(range(agents))
     async with grpc.aio.insecure_channel(address) as channel:
         stub = SchedulerServiceStub(channel)
-        await child.serve(lambda seconds: _call_all(stub, callers, seconds))
+        await child.serve(lambda seconds: _call_all(stub, turns, callers, seconds))
 
 
 def _main(what: str, address: str, count: str, *rest: str) -> None:
@@ -111,7 +115,7 @@ def _main(what: str, address: str, count: str, *rest: str) -> None:
         per_channel, session = rest
         uvloop.run(_heartbeat(address, int(count), int(per_channel), session))
     else:
-        uvloop.run(_create(address, int(count)))
+        uvloop.run(_create(address, int(count), int(rest[0])))
 
 
 if __name__ == "__main__":

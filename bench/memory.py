@@ -56,11 +56,11 @@ def _clients(scale: Scale) -> Figure:
 
 
 @contextmanager
-def open_panes(at: Home, count: int) -> Iterator[tuple[Tmux, list[str]]]:
-    """A private tmux server with so many panes."""
+def open_panes(at: Home, count: int, command: str = "cat") -> Iterator[tuple[Tmux, list[str]]]:
+    """A private tmux server with so many panes, each with this program."""
     tmux = Tmux(at)
     try:
-        yield tmux, [tmux.pane("bench", f"agent-{i}", "cat") for i in range(count)]
+        yield tmux, [tmux.pane("bench", f"agent-{i}", command) for i in range(count)]
     finally:
         tmux.end()
 

@@ -111,6 +111,10 @@ def product(at: Home) -> Iterator[tuple[str, int]]:
         assert server.process is not None
         yield at.address, server.process.pid
         server.stop()
+    except BaseException:
+        if server.process is not None and server.process.poll() is not None:
+            print(f"the server has ended:\n{server.log[-4000:]}", file=sys.stderr)
+        raise
     finally:
         server.end()
 
@@ -127,6 +131,17 @@ def cpu_seconds(pid: int) -> float:
     """The CPU time that a process has used, in user and kernel mode."""
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / _TICKS
+
+
+def cpu_nanoseconds(pid: int) -> int:
+    """CPU time, with that of children that have ended.
+
+    For the process itself the ticks of /proc/PID/stat are too coarse.
+    """
+    threads = Path(f"/proc/{pid}/task").glob("*/schedstat")
+    own = sum(int(thread.read_text().split()[0]) for thread in threads)
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return own + (int(fields[13]) + int(fields[14])) * (10**9 // _TICKS)
 
 
 def memory_kilobytes(pid: int, kind: str) -> float:

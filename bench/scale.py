@@ -27,6 +27,25 @@ class Liveness:
 
 
 @dataclass(frozen=True, slots=True)
+class Scheduling:
+    """Notes of a round, the panes they are typed into, and how many rounds; tasks that are pending,
+    and how few in the comparison, for so many agents; in each of `repeats`, so many `calls`;
+    restarts; windows of so many seconds in which the server is idle."""
+
+    notes: int
+    panes: int
+    rounds: int
+    pending: int
+    few: int
+    agents: int
+    repeats: int
+    calls: int
+    restarts: int
+    windows: int
+    idle: float
+
+
+@dataclass(frozen=True, slots=True)
 class Scale:
     """Counts, and seconds of one measurement. `starts` of the repeats begin with new processes;
     an idle one is `watched` for so many seconds."""
@@ -42,6 +61,7 @@ class Scale:
     panes: int
     watched: float
     liveness: Liveness
+    scheduling: Scheduling
 
 
 FULL = Scale(
@@ -69,6 +89,19 @@ FULL = Scale(
         parts=20,
         part=5_000,
     ),
+    scheduling=Scheduling(
+        notes=1000,
+        panes=100,
+        rounds=5,
+        pending=100_000,
+        few=1000,
+        agents=200,
+        repeats=15,
+        calls=200,
+        restarts=5,
+        windows=3,
+        idle=20.0,
+    ),
 )
 QUICK = Scale(
     repeats=2,
@@ -94,5 +127,18 @@ QUICK = Scale(
         crowd=300,
         parts=2,
         part=200,
+    ),
+    scheduling=Scheduling(
+        notes=50,
+        panes=10,
+        rounds=1,
+        pending=2000,
+        few=100,
+        agents=20,
+        repeats=2,
+        calls=20,
+        restarts=1,
+        windows=1,
+        idle=1.0,
     ),
 )
