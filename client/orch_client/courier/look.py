@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass
+from functools import cached_property
 
 from orch_client.courier import kinds, programs, screen
 from orch_client.courier.guard import Cursor, Guard, Status
@@ -17,10 +18,10 @@ from orch_client.courier.tmux import PaneGone, Tmux, TmuxDied
 _UNREAD = Reading(screen.UNKNOWN, "", None)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Look:
     """What was seen. `reading` is by the rules of `kind`; of a program without rules it is unknown
-    and without a draft."""
+    and without a draft. The screen, as it was `captured`, is taken apart when it is asked for."""
 
     status: Status
     pane_pid: int
@@ -29,8 +30,13 @@ class Look:
     command: str
     program: Program
     kind: Kind | None
-    lines: list[Line]
+    captured: str
     reading: Reading
+
+    @cached_property
+    def lines(self) -> list[Line]:
+        """The screen's lines."""
+        return screen.parse(self.captured)
 
 
 async def look(tmux: Tmux, guard: Guard, registered: str) -> Look:
@@ -59,10 +65,11 @@ async def look(tmux: Tmux, guard: Guard, registered: str) -> Look:
     pid, command = int(fields[0]), fields[12]
     program = await asyncio.to_thread(programs.foreground, pid, command)
     kind = _kind(program, registered)
-    lines = screen.parse(captured)
-    reading = screen.read(kind, lines) if kind is not None and kind.composer else _UNREAD
+    reading = _UNREAD
+    if kind is not None and kind.composer is not None:
+        reading = screen.read(kind, screen.parse(captured))
     cursor = (int(fields[1]), int(fields[2]))
-    return Look(status, pid, cursor, fields[3], command, program, kind, lines, reading)
+    return Look(status, pid, cursor, fields[3], command, program, kind, captured, reading)
 
 
 async def glimpse(tmux: Tmux, at: PaneAddress) -> str:

@@ -23,17 +23,20 @@ from orch_server.core.delivery import (
     Report,
 )
 from orch_server.core.errors import OrchError, StaleEpoch
+from orch_server.core.identity import Incarnation
 from orch_server.core.text import clean_reply
 from orch_server.services.agents import AgentRegistry
 from orch_server.services.connection import Connection
 from orch_server.services.heartbeat import HeartbeatService
 from orch_server.storage import deliveries, sweep
-from orch_server.storage.store import Store
+from orch_server.storage.deliveries import Offered
+from orch_server.storage.store import Store, Transaction
 from orch_server.tmux.local_courier import LocalCourier
 
 logger = logging.getLogger(__name__)
 
 _LOCALLY_SERVED = frozenset({Liveness.UNMANAGED, Liveness.LOST})
+_DONE = (DeliveryState.CONFIRMED, DeliveryState.QUEUED_BY_AGENT, DeliveryState.UNCONFIRMED)
 _SWEEP = 10.0
 _RETRY = 1.0
 
@@ -64,6 +67,7 @@ class Mailbox:
         self.held_agents: Callable[[], Mapping[str, datetime]] = dict
         self._queue: asyncio.Queue[str] = asyncio.Queue()
         self._pumps: dict[str, asyncio.Task[None]] = {}
+        self._handing: set[asyncio.Task[None]] = set()
         self._again: set[str] = set()
         self._local: set[str] = set()  # agents that the server's own courier works for just now
         self._out: dict[str, tuple[int, int]] = {}  # agent id -> (epoch, sequence) that is out
@@ -88,21 +92,45 @@ class Mailbox:
                         break
                     self._start_pump(agent_id)
         finally:
-            for task in self._pumps.values():
+            for task in (*self._pumps.values(), *self._handing):
                 task.cancel()
             for timer in self._timers.values():
                 timer.cancel()
 
     async def report(self, agent_id: str, report: Report) -> DeliveryState:
-        """Writes what a courier reports. Raises StaleEpoch when the pane is another's now."""
-        state = await self._store.write(lambda tx: deliveries.record(tx, agent_id, report))
-        if state not in OUTSTANDING:
-            if self._out.get(agent_id) == (report.grant, report.sequence):
-                del self._out[agent_id]
-            if report.reason is RefusalReason.PANE_GONE:
-                await self._resettle(agent_id)
-            self.wake(agent_id)
+        """Writes what a courier reports, and hands it the next text when it is done with this one.
+        Raises StaleEpoch when the pane is another's now."""
+        agent, connection = self._registry.get(agent_id), self._heartbeat.connection(agent_id)
+        pane = agent.incarnation if agent is not None and self._goes_on(agent, report) else None
+        state, found = await self._store.write(lambda tx: _record(tx, agent_id, report, pane))
+        if state in OUTSTANDING:
+            return state
+        if self._out.get(agent_id) == (report.grant, report.sequence):
+            del self._out[agent_id]
+        if found is not None and agent is not None and pane is not None:
+            self._out[agent_id] = (report.grant, found.sequence)
+            offer = self._offer(agent, report.grant, pane, found)
+            handing = asyncio.create_task(self._hand_on(offer, connection))  # after the answer
+            self._handing.add(handing)
+            handing.add_done_callback(self._handing.discard)
+            return state
+        if report.reason is RefusalReason.PANE_GONE:
+            await self._resettle(agent_id)
+        self.wake(agent_id)
         return state
+
+    def _goes_on(self, agent: Agent, report: Report) -> bool:
+        """Whether the courier that reports this may have the next text at once."""
+        connection = self._heartbeat.connection(agent.id)
+        current = connection is not None and connection.epoch == report.grant == agent.epoch
+        return current and agent.id not in self._pumps and self.held_until(agent) is None
+
+    async def _hand_on(self, offer: Offer, connection: Connection | None) -> None:
+        try:
+            await self._hand_over(offer, connection)
+        except OrchError as exc:  # it is offered again under the same number
+            logger.warning("not offered", extra={"agent": offer.agent_id, "error": exc.message})
+            self._wake_later(offer.agent_id, _RETRY)
 
     async def ready(self, agent_id: str, grant: int) -> None:
         """A courier says that the pane can take text now. Raises StaleEpoch."""
@@ -191,20 +219,22 @@ class Mailbox:
         if isinstance(found, datetime):
             self._wake_later(agent_id, (found - self._clock.now()).total_seconds())
         elif found is not None:
-            offer = Offer(
-                delivery_id=found.delivery_id,
-                agent_id=agent_id,
-                sequence=found.sequence,
-                grant=epoch,
-                generation=self._generation,
-                text=found.text,
-                kind=agent.kind,
-                incarnation=pane,
-                tried_before=found.tried_before,
-                mode=found.mode,
-                reply_patience=found.reply_patience,
-            )
-            await self._hand_over(offer, connection)
+            await self._hand_over(self._offer(agent, epoch, pane, found), connection)
+
+    def _offer(self, agent: Agent, grant: int, pane: Incarnation, found: Offered) -> Offer:
+        return Offer(
+            delivery_id=found.delivery_id,
+            agent_id=agent.id,
+            sequence=found.sequence,
+            grant=grant,
+            generation=self._generation,
+            text=found.text,
+            kind=agent.kind,
+            incarnation=pane,
+            tried_before=found.tried_before,
+            mode=found.mode,
+            reply_patience=found.reply_patience,
+        )
 
     async def _hand_over(self, offer: Offer, connection: Connection | None) -> None:
         self._out[offer.agent_id] = (offer.grant, offer.sequence)
@@ -243,6 +273,17 @@ class Mailbox:
     def _timer_ended(self, agent_id: str) -> None:
         self._timers.pop(agent_id, None)
         self.wake(agent_id)
+
+
+def _record(
+    tx: Transaction, agent_id: str, report: Report, pane: Incarnation | None
+) -> tuple[DeliveryState, Offered | None]:
+    """Writes a report and, when the pane goes on, chooses the next text for it."""
+    state = deliveries.record(tx, agent_id, report)
+    if pane is None or state not in _DONE:
+        return state, None
+    found = deliveries.offer_next(tx, agent_id, report.grant, pane)
+    return state, found if isinstance(found, Offered) else None
 
 
 class _Ears:
