@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 import grpc
-import tzlocal
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_health.v1.health import aio as health_aio
 from grpc_reflection.v1alpha import reflection
@@ -24,6 +23,8 @@ from grpc_reflection.v1alpha import reflection
 from orch.v1 import (
     authorization_pb2,
     authorization_pb2_grpc,
+    event_pb2,
+    event_pb2_grpc,
     heartbeat_pb2,
     heartbeat_pb2_grpc,
     messaging_pb2,
@@ -40,6 +41,7 @@ from orch_server.config import Settings, check_home
 from orch_server.core.agent import Agent
 from orch_server.core.clock import Clock, SystemClock
 from orch_server.core.errors import StartupError
+from orch_server.local_zone import local_zone
 from orch_server.loops.clock_watch import watch_clock
 from orch_server.loops.deadlines import serve_deadlines
 from orch_server.loops.leases import feel_pulse, watch_leases
@@ -50,6 +52,7 @@ from orch_server.services.agents import AgentRegistry
 from orch_server.services.alerts import AlertService
 from orch_server.services.authorization import AuthorizationService
 from orch_server.services.credit import CreditService
+from orch_server.services.event_log import EventLog
 from orch_server.services.events import LocalBus
 from orch_server.services.heartbeat import HeartbeatService
 from orch_server.services.hooks import HookService
@@ -71,6 +74,7 @@ from orch_server.tmux.finder import PaneFinder
 from orch_server.tmux.local_courier import LocalCourier
 from orch_server.tmux.processes import host_name
 from orch_server.transport.authorization import AuthorizationServicer
+from orch_server.transport.events import EventServicer
 from orch_server.transport.guard import Guard
 from orch_server.transport.heartbeat import HeartbeatServicer
 from orch_server.transport.identity import IdentitySocket
@@ -83,6 +87,9 @@ logger = logging.getLogger(__name__)
 
 _GRACE = 2.0
 _RECONNECT_AFTER = timedelta(milliseconds=200)
+_OPEN_MODE = (
+    "; open mode: anyone local may decide authorizations, 'orch-server passphrase set' closes it"
+)
 _OPTIONS = (
     ("grpc.so_reuseport", 0),  # a second server must not share the port
     ("grpc.server.max_pending_requests", 20_000),  # a reconnect storm must not be refused
@@ -98,6 +105,7 @@ _SERVICES = (
     session_state_pb2.DESCRIPTOR.services_by_name["SessionStateService"].full_name,
     messaging_pb2.DESCRIPTOR.services_by_name["MessagingService"].full_name,
     supervision_pb2.DESCRIPTOR.services_by_name["SupervisionService"].full_name,
+    event_pb2.DESCRIPTOR.services_by_name["EventService"].full_name,
 )
 
 
@@ -125,6 +133,7 @@ class _Core:
     supervisor: Supervisor
     alerts: AlertService
     targets: Targets
+    events: EventLog
 
 
 async def serve(settings: Settings, ready: Callable[[str], None]) -> None:
@@ -178,20 +187,20 @@ async def _wire(settings: Settings, clock: Clock) -> _Core:
         clock,
     )
     heartbeat.on_courier = mailbox.wake
-    local_zone = tzlocal.get_localzone()
+    here = local_zone(clock.now())
     scheduler = SchedulerService(
         store,
         targets,
         bus,
         clock,
         mailbox.wake,
-        str(local_zone),
+        str(here),
         settings.max_open_tasks,
     )
     authorization = AuthorizationService(
         store, registry, targets, passphrase, bus, roles, clock, mailbox.wake
     )
-    states = AgentStates(store, registry, clock, local_zone)
+    states = AgentStates(store, registry, clock, here)
     operations = OperationService(store, targets, clock, lambda agent: supervisor.changed.set())
 
     def freed(agent_id: str) -> None:
@@ -245,6 +254,7 @@ async def _wire(settings: Settings, clock: Clock) -> _Core:
         supervisor,
         alerts,
         targets,
+        EventLog(store, bus),
     )
 
 
@@ -286,14 +296,7 @@ async def _run(
     gc.collect()
     gc.freeze()  # what was loaded stays; the collector need not look at it again
     loops = asyncio.create_task(supervise(_loops(core, clock)))
-    mode = (
-        ""
-        if core.passphrase.is_set()
-        else (
-            "; open mode: anyone local may decide authorizations,"
-            " 'orch-server passphrase set' closes it"
-        )
-    )
+    mode = "" if core.passphrase.is_set() else _OPEN_MODE
     ready(f"orch-server {__version__} ready on {' '.join(addresses)} (pid {os.getpid()}){mode}")
     try:
         stopped = asyncio.create_task(stop.wait())
@@ -373,6 +376,7 @@ def _server(core: _Core, clock: Clock) -> tuple[grpc.aio.Server, health_aio.Heal
     messaging_pb2_grpc.add_MessagingServiceServicer_to_server(
         MessagingServicer(core.messaging), services
     )
+    event_pb2_grpc.add_EventServiceServicer_to_server(EventServicer(core.events), services)
     health_pb2_grpc.add_HealthServicer_to_server(health, services)
     names = (*_SERVICES, health_pb2.DESCRIPTOR.services_by_name["Health"].full_name)
     reflection.enable_server_reflection((*names, reflection.SERVICE_NAME), server)

@@ -17,6 +17,7 @@ from google.rpc import error_details_pb2, status_pb2
 
 from orch.v1 import (
     authorization_pb2,
+    event_pb2,
     heartbeat_pb2,
     messaging_pb2,
     scheduler_pb2,
@@ -32,6 +33,7 @@ FILES = (
     session_state_pb2,
     messaging_pb2,
     supervision_pb2,
+    event_pb2,
 )
 METHODS = {
     method.name: method

@@ -234,6 +234,7 @@ def test_every_command_prints_what_the_page_says(run: Run) -> None:
 def test_the_page_calls_every_method_of_every_service(run: Run) -> None:
     assert sorted(run.methods) == [
         "orch.v1.AuthorizationService",
+        "orch.v1.EventService",
         "orch.v1.HeartbeatService",
         "orch.v1.MessagingService",
         "orch.v1.SchedulerService",

@@ -21,6 +21,7 @@ from orch.v1 import (
     agent_pb2,
     authorization_pb2_grpc,
     delivery_pb2,
+    event_pb2_grpc,
     heartbeat_pb2,
     heartbeat_pb2_grpc,
     messaging_pb2_grpc,
@@ -55,6 +56,7 @@ class Serving:
         self.scheduler = scheduler_pb2_grpc.SchedulerServiceStub(self.channel)
         self.authorization = authorization_pb2_grpc.AuthorizationServiceStub(self.channel)
         self.messaging = messaging_pb2_grpc.MessagingServiceStub(self.channel)
+        self.events = event_pb2_grpc.EventServiceStub(self.channel)
         self.state = session_state_pb2_grpc.SessionStateServiceStub(self.channel)
 
     def token(self, session: str, role: str) -> tuple[tuple[str, str], ...]:

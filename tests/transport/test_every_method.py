@@ -14,6 +14,7 @@ from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
 from orch.v1 import (
     authorization_pb2,
+    event_pb2,
     heartbeat_pb2,
     messaging_pb2,
     scheduler_pb2,
@@ -30,6 +31,7 @@ FILES = (
     session_state_pb2,
     messaging_pb2,
     supervision_pb2,
+    event_pb2,
 )
 HUGE = 2**63 - 1
 HUGE_TOKEN = "OTk5OTk5OTk5OTk5OTk5OTk5OTk5OTk5OTk5OTk5OTk="
@@ -104,9 +106,9 @@ def _check(method: descriptor.MethodDescriptor, result: Failure | bytes) -> None
         assert result.fields, (method.full_name, result)
 
 
-def test_there_are_six_services() -> None:
-    assert len({m.containing_service.full_name for m in METHODS}) == 6
-    assert len(METHODS) >= 42
+def test_there_are_seven_services() -> None:
+    assert len({m.containing_service.full_name for m in METHODS}) == 7
+    assert len(METHODS) >= 44
 
 
 def test_an_empty_request_is_answered_or_refused_with_a_reason(folder: Path) -> None:

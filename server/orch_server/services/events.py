@@ -45,7 +45,7 @@ class Subscription:
             yield event
         if self._lagged:
             raise Unavailable("This watch fell too far behind; begin it again.")
-        raise Draining("The server stops; begin this watch again in a moment.")
+        raise _draining()
 
 
 class LocalBus:
@@ -53,6 +53,7 @@ class LocalBus:
 
     def __init__(self) -> None:
         self._subscriptions: set[Subscription] = set()
+        self._closed = False
 
     def publish(self, events: list[Event]) -> None:
         """Called by the store after each commit, on the event loop, in order."""
@@ -63,13 +64,25 @@ class LocalBus:
     def subscribe(self, wanted: Callable[[Event], bool]) -> Iterator[Subscription]:
         """Subscribes for as long as the block lasts."""
         subscription = Subscription(wanted)
+        if self._closed:
+            subscription.close()
         self._subscriptions.add(subscription)
         try:
             yield subscription
         finally:
             self._subscriptions.discard(subscription)
 
+    def check_open(self) -> None:
+        """Raises Draining when the server stops."""
+        if self._closed:
+            raise _draining()
+
     def close(self) -> None:
-        """Ends all watches, since the server stops."""
+        """Ends all watches, since the server stops; one that begins later ends at once."""
+        self._closed = True
         for subscription in list(self._subscriptions):
             subscription.close()
+
+
+def _draining() -> Draining:
+    return Draining("The server stops; begin this watch again in a moment.")

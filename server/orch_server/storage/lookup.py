@@ -19,7 +19,7 @@ T = TypeVar("T")
 
 _ID = re.compile(r"[0-9a-f]{1,12}\Z")
 MAX_PAGE = 1000
-_MAX_OFFSET = 2**31
+_MAX_OFFSET = 2**62
 DEFAULT_PAGE = 100
 
 
@@ -64,6 +64,27 @@ def next_token(rows: list[T], offset: int, limit: int) -> tuple[list[T], str]:
 def token_of(position: int) -> str:
     """The token that `window` reads back as this position."""
     return base64.urlsafe_b64encode(str(position).encode()).decode()
+
+
+def token_at(*place: int) -> str:
+    """The token that `place_of` reads back as this place in an ordered list."""
+    return base64.urlsafe_b64encode(",".join(map(str, place)).encode()).decode()
+
+
+def place_of(token: str) -> tuple[int, int]:
+    """After which place, by its two numbers, a page begins. Raises InvalidInput."""
+    if not token:
+        return -(2**62), -1
+    try:
+        first, second = base64.urlsafe_b64decode(token.encode("ascii", "strict")).split(b",")
+        place = int(first), int(second)
+    except (ValueError, binascii.Error):
+        place = (2**63, 0)
+    if not all(-(2**62) <= number < 2**62 for number in place):
+        raise InvalidInput(
+            "page_token", "The page token is not one of ours; begin again without one."
+        )
+    return place
 
 
 def _offset(token: str) -> int:
