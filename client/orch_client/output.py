@@ -68,11 +68,22 @@ def moment(at: Timestamp) -> str:
     """A time as local time, and how far it is from now; "" when not set."""
     if not at.seconds:
         return ""
-    local = time.localtime(at.seconds)
     now = time.time()  # noqa: TID251 - only shown to people
-    same_day = time.localtime(now)[:3] == local[:3]
-    shown = time.strftime("%H:%M:%S" if same_day else "%Y-%m-%d %H:%M:%S", local)
-    return f"{shown} ({apart(at.seconds + at.nanos / 1e9 - now)})"
+    return f"{clock(at)} ({apart(at.seconds + at.nanos / 1e9 - now)})"
+
+
+def clock(at: Timestamp) -> str:
+    """A time as local time, with its date when that is not today; "" when not set."""
+    if not at.seconds:
+        return ""
+    local = time.localtime(at.seconds)
+    same_day = time.localtime()[:3] == local[:3]
+    return time.strftime("%H:%M:%S" if same_day else "%Y-%m-%d %H:%M:%S", local)
+
+
+def time_of_day() -> str:
+    """Now, such as "12:00:01"."""
+    return time.strftime("%H:%M:%S")
 
 
 def apart(seconds: float) -> str:

@@ -33,7 +33,8 @@ def test_schedule_sends_what_was_typed(
     asked = terminal.asked("CreateTask")
     assert asked.request.note == "look again; $HOME"
     assert asked.request.target == "atlas:tester"
-    assert (asked.request.delay.seconds, asked.request.delay.nanos) == (30, 0)
+    delay = asked.request.schedule.delay
+    assert (delay.seconds, delay.nanos) == (30, 0)
     assert len(asked.request.request_id) == 32
     assert HEADER in [tuple(pair) for pair in asked.metadata]
     answer = scheduler_pb2.CreateTaskResponse(task=_task(), removed_characters=2)
@@ -59,7 +60,8 @@ def test_minutes_become_a_duration(
 ) -> None:
     running = terminal.start("schedule", minutes, "x", "--json")
     asked = terminal.asked("CreateTask")
-    assert (asked.request.delay.seconds, asked.request.delay.nanos) == (seconds, nanos)
+    delay = asked.request.schedule.delay
+    assert (delay.seconds, delay.nanos) == (seconds, nanos)
     asked.answer(scheduler_pb2.CreateTaskResponse(task=_task()))
     assert running.result(10) == 0
 

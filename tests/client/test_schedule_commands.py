@@ -6,6 +6,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import re
 import sys
 import time
 from collections.abc import Iterator
@@ -13,8 +14,10 @@ from typing import Any
 
 import grpc
 import pytest
+from google.protobuf import any_pb2
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
+from google.rpc import error_details_pb2, status_pb2
 
 from orch.v1 import delivery_pb2
 from orch.v1 import scheduler_pb2 as pb
@@ -77,6 +80,18 @@ def _scheduled(terminal: Terminal, *argv: str) -> Any:
     return _run(terminal, "CreateTask", pb.CreateTaskResponse(task=_task()), "schedule", *argv)
 
 
+def _answered(terminal: Terminal, argv: tuple[str, ...], *answers: tuple[str, Any]) -> list[Any]:
+    """Runs a command that makes these calls, in this order; returns the requests."""
+    running = terminal.start(*argv)
+    requests = []
+    for method, answer in answers:
+        asked = terminal.asked(method)
+        requests.append(asked.request)
+        asked.answer(answer)
+    assert running.result(10) == 0
+    return requests
+
+
 def _refused(terminal: Terminal, capsys: pytest.CaptureFixture[str], *argv: str) -> str:
     """The one sentence of a usage error that calls nobody."""
     assert terminal.start(*argv).result(10) == 2, argv
@@ -121,17 +136,19 @@ def test_each_form_is_sent_as_it_was_typed(
 ) -> None:
     request = _scheduled(terminal, "still on course?", *argv)
     assert request.schedule == pb.Schedule(**schedule)
-    assert not request.HasField("delay")
     assert request.note == "still on course?"
     assert len(request.request_id) == 32
     assert not request.HasField("catch_up")
     assert (request.missed, request.mode) == (0, 0)
 
 
-def test_minutes_are_sent_as_a_delay_alone(terminal: Terminal) -> None:
-    request = _scheduled(terminal, "15", "x")
-    assert request.delay == Duration(seconds=900)
-    assert not request.HasField("schedule")
+@pytest.mark.parametrize(
+    ("minutes", "seconds"), [("15", 900), ("15m", 900), ("90s", 90), ("1.5h", 5400), ("0", 0)]
+)
+def test_minutes_are_a_number_or_a_duration(terminal: Terminal, minutes: str, seconds: int) -> None:
+    request = _scheduled(terminal, minutes, "x")
+    assert request.schedule == pb.Schedule(delay=Duration(seconds=seconds))
+    assert not request.HasField("delay")
 
 
 @pytest.mark.parametrize("form", [("15",), ("--every", "20m")])
@@ -159,6 +176,20 @@ def test_the_note_may_come_from_standard_input(
         (pb.Schedule(at="2026-11-22T09:00:00+01:00"), ""),
         (_EVERY, ", then every 20m"),
         (_CRON, ', then by "0 17 * * FRI" (Europe/Vienna)'),
+        (
+            pb.Schedule(
+                every=Duration(seconds=1200),
+                jitter=Duration(seconds=120),
+                until="2030-01-01T18:00:00+01:00",
+                time_zone="Europe/Vienna",
+            ),
+            ", then every 20m, until 2030-01-01 18:00:00, jitter 2m",
+        ),
+        (
+            pb.Schedule(cron="@daily", until="2030-01-01T18:00:00+09:00", time_zone="Asia/Tokyo"),
+            ', then by "@daily" (Asia/Tokyo), until 2030-01-01 10:00:00,'
+            " which is 2030-01-01 18:00:00 +0900 (Asia/Tokyo)",
+        ),
     ],
 )
 def test_the_answer_says_when_and_when_again(
@@ -192,10 +223,14 @@ def test_the_answer_says_when_and_when_again(
         (("15", "x", "--catch-up", "\x1b"), "--catch-up is ''"),
         (("15", "x", "--jitter", "1m"), "--jitter goes with --every or --cron"),
         (("15", "x", "--until", "09:00"), "--until goes with --every or --cron"),
-        (("15", "x", "--tz", "UTC"), "--tz goes with --at"),
+        (("15", "x", "--tz", "UTC"), "--tz goes with --at, --cron or --until."),
+        (("x", "--every", "5m", "--tz", "UTC"), "--tz goes with --at, --cron or --until."),
         (("x", "--at", "09:00", "--jitter", "1m"), "--jitter goes with --every or --cron"),
         (("soon", "x", "--dry-run"), "MINUTES is 'soon'"),
+        (("367d", "x"), "MINUTES is '367d'"),
         (("", "--every", "5m"), "the note is empty"),
+        (("", "--every", "5m", "--dry-run"), "the note is empty"),
+        (("5", "x", "--catch-up", "soon", "--dry-run"), "--catch-up is 'soon'"),
     ],
 )
 def test_a_form_that_is_none_is_one_sentence(
@@ -234,6 +269,48 @@ def test_a_limit_of_the_server_is_a_conflict_and_that_of_grpc_is_none(
     assert capsys.readouterr().err == "orch-client: atlas:tester has 1,000 open tasks.\n"
 
 
+@pytest.mark.parametrize(
+    ("field", "says"),
+    [
+        ("schedule.at", "--at: "),
+        ("schedule.every", "--every: "),
+        ("schedule.cron", "--cron: "),
+        ("schedule.time_zone", "--tz: "),
+        ("schedule.jitter", "--jitter: "),
+        ("schedule.until", "--until: "),
+        ("catch_up", "--catch-up: "),
+        ("note", ""),
+        ("", ""),
+    ],
+)
+def test_a_field_that_is_refused_is_named_by_its_flag(
+    terminal: Terminal, capsys: pytest.CaptureFixture[str], field: str, says: str
+) -> None:
+    metadata = {"field": field} if field else {}
+    packed = any_pb2.Any()
+    packed.Pack(error_details_pb2.ErrorInfo(reason="INVALID_INPUT", metadata=metadata))
+    status = status_pb2.Status(code=3, message="'foo' is wrong.", details=[packed])
+    trailing = (("grpc-status-details-bin", status.SerializeToString()),)
+    running = terminal.start("schedule", "x", "--every", "5m")
+    code = grpc.StatusCode.INVALID_ARGUMENT
+    terminal.asked("CreateTask").rpc.terminate(None, trailing, code, status.message)
+    assert running.result(10) == 2
+    assert capsys.readouterr().err == f"orch-client: {says}'foo' is wrong.\n"
+
+
+@pytest.mark.parametrize(
+    ("count", "says"),
+    [(0, ""), (1, "1 control character was removed"), (2, "2 control characters were removed")],
+)
+def test_it_is_said_what_was_removed_from_a_note(
+    terminal: Terminal, capsys: pytest.CaptureFixture[str], count: int, says: str
+) -> None:
+    answer = pb.CreateTaskResponse(task=_task(), removed_characters=count)
+    _run(terminal, "CreateTask", answer, "schedule", "5", "x")
+    err = capsys.readouterr().err
+    assert err == (f"orch-client: {says} from the note.\n" if says else "")
+
+
 # ---- the terminal's zone ----
 
 
@@ -268,6 +345,33 @@ def test_the_zone_is_that_of_the_terminal(
     assert times.terminal_zone() == zone
 
 
+@pytest.mark.parametrize(
+    ("tz", "argv", "says"),
+    [
+        ("CET-1CEST", ("--at", "09:00"), "TZ is 'CET-1CEST', which is no zone's name; Asia/Tokyo"),
+        ("CET-1CEST", ("--at", "09:00", "--tz", "UTC"), ""),
+        ("CET-1CEST", ("--every", "5m"), ""),
+        ("Europe/Vienna", ("--cron", "@daily"), ""),
+        ("", ("--cron", "@daily"), ""),
+    ],
+)
+def test_a_tz_that_names_no_zone_is_told_when_a_zone_counts(
+    terminal: Terminal,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    tz: str,
+    argv: tuple[str, ...],
+    says: str,
+) -> None:
+    monkeypatch.setattr(os, "readlink", lambda _path: "/usr/share/zoneinfo/Asia/Tokyo")
+    monkeypatch.setenv("TZ", tz)
+    request = _scheduled(terminal, "x", *argv)
+    err = capsys.readouterr().err
+    assert err.count("\n") == (1 if says else 0)
+    assert says in err
+    assert not says or request.schedule.time_zone == "Asia/Tokyo"
+
+
 @pytest.mark.parametrize("zone", ["", "Nowhere/City", "../../../etc/passwd", "Europe/Vienna"])
 def test_clocks_elsewhere_are_shown_only_when_they_are_known_and_differ(
     terminal: Terminal, zone: str
@@ -296,7 +400,7 @@ def test_a_dry_run_shows_the_next_firings_and_schedules_nothing(
         nominal_times=[Timestamp(seconds=noon), Timestamp(seconds=noon + 3600)],
         time_zone="Asia/Kolkata",
     )
-    argv = ("-", "--cron", "@hourly", "--tz", "Asia/Kolkata", "--jitter", "2m", "--dry-run")
+    argv = ("x", "--cron", "@hourly", "--tz", "Asia/Kolkata", "--jitter", "2m", "--dry-run")
     request = _run(terminal, "PreviewSchedule", answer, "schedule", *argv)
     assert (request.count, request.schedule.cron) == (5, "@hourly")
     head, first, second, jitter = capsys.readouterr().out.splitlines()
@@ -307,7 +411,10 @@ def test_a_dry_run_shows_the_next_firings_and_schedules_nothing(
     assert jitter == "Each is later by up to 2m, at random."
 
 
-@pytest.mark.parametrize("form", [("0.5", "x"), ("x", "--every", "30s")])
+@pytest.mark.parametrize(
+    "form",
+    [("0.5", "x"), ("x", "--every", "30s"), ("x", "--every", "30s", "--jitter", "0")],
+)
 def test_a_dry_run_of_what_goes_by_no_wall_clock_names_no_zone(
     terminal: Terminal, capsys: pytest.CaptureFixture[str], form: tuple[str, ...]
 ) -> None:
@@ -358,10 +465,59 @@ def test_a_task_gets_another_schedule(
     schedule: dict[str, Any],
 ) -> None:
     answer = pb.UpdateTaskResponse(task=_task(schedule=_EVERY, paused_by="operator"))
-    request = _run(terminal, "UpdateTask", answer, "reschedule", "3fa8", *argv)
+    request = _run(terminal, "UpdateTask", answer, "reschedule", "3fa8", *argv, "--json")
     assert (request.id, request.expected_version) == ("3fa8", 0)
     assert request.schedule == pb.Schedule(**schedule)
-    assert capsys.readouterr().out.endswith("(in 5m), then every 20m, but paused\n")
+    assert json.loads(capsys.readouterr().out)["id"] == "3fa8c01d2233"
+
+
+_ENDING = pb.Schedule(every=Duration(seconds=60), until="2030-01-01T18:00:00+01:00")
+_JITTERED = pb.Schedule(every=Duration(seconds=60), jitter=Duration(seconds=9))
+_BOTH = pb.Schedule(every=Duration(seconds=60), jitter=Duration(seconds=9), until=_ENDING.until)
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "paused_by", "all_paused", "says"),
+    [
+        (_CRON, _EVERY, "", False, ", then every 20m"),
+        (_CRON, _EVERY, "operator", False, ", then every 20m, but paused"),
+        (_ENDING, _EVERY, "", False, ", then every 20m, without the end it had"),
+        (_JITTERED, None, "", False, ", without the jitter it had"),
+        (_BOTH, None, "", False, ", without the end and the jitter it had"),
+        (_BOTH, _BOTH, "", False, ", then every 1m, until 2030-01-01 18:00:00, jitter 9s"),
+        (
+            _ENDING,
+            None,
+            "",
+            True,
+            ", without the end it had, but all firing is paused (orch-client resume --all)",
+        ),
+        (
+            None,
+            None,
+            "operator",
+            True,
+            ", but paused, and all firing is paused (orch-client resume --all)",
+        ),
+    ],
+)
+def test_reschedule_says_what_is_gone_and_what_holds_it_back(
+    terminal: Terminal,
+    capsys: pytest.CaptureFixture[str],
+    before: pb.Schedule | None,
+    after: pb.Schedule | None,
+    paused_by: str,
+    all_paused: bool,
+    says: str,
+) -> None:
+    _answered(
+        terminal,
+        ("reschedule", "3fa8", "5"),
+        ("GetTask", pb.GetTaskResponse(task=_task(schedule=before))),
+        ("GetScheduler", pb.GetSchedulerResponse(paused=all_paused)),
+        ("UpdateTask", pb.UpdateTaskResponse(task=_task(schedule=after, paused_by=paused_by))),
+    )
+    assert capsys.readouterr().out.endswith(f"(in 5m){says}\n")
 
 
 def test_reschedule_needs_one_task_and_one_time(
@@ -373,6 +529,7 @@ def test_reschedule_needs_one_task_and_one_time(
         (("3fa8", "5", "--every", "5m"), "give ID alone"),
         (("3fa8", "5", "6"), "give one ID"),
         (("3fa8", "soon"), "MINUTES is 'soon'"),
+        (("", "5"), "no task is named; give the id of one (orch-client tasks lists them)."),
     ):
         assert says in _refused(terminal, capsys, "reschedule", *argv)
 
@@ -383,37 +540,69 @@ def test_reschedule_needs_one_task_and_one_time(
 def _listed(
     terminal: Terminal, tasks: list[pb.Task], scheduler: pb.GetSchedulerResponse, *argv: str
 ) -> Any:
-    running = terminal.start("tasks", *argv)
-    asked = terminal.asked("ListTasks")
-    asked.answer(pb.ListTasksResponse(tasks=tasks))
-    terminal.asked("GetScheduler").answer(scheduler)
-    assert running.result(10) == 0
-    return asked.request
+    """Lists tasks of one state, or of all; returns the request."""
+    listed = ("ListTasks", pb.ListTasksResponse(tasks=tasks))
+    request, _ = _answered(terminal, ("tasks", *argv), listed, ("GetScheduler", scheduler))
+    return request
 
 
 def test_tasks_are_shown_with_their_schedule_and_what_became_of_them(
     terminal: Terminal, capsys: pytest.CaptureFixture[str]
 ) -> None:
     tasks = [
-        _task(id="a", schedule=_EVERY, last_occurrence=_occurrence(**_CONFIRMED)),
-        _task(id="b", schedule=_CRON, state=4, last_occurrence=_occurrence("SKIPPED", "MISSED")),
-        _task(id="c", schedule=pb.Schedule(at="2026-11-22T09:00:00Z"), state=6),
         _task(id="d", deferred_until=_in(10_800), due_time=_in(-60)),
-        _task(id="e", last_occurrence=_occurrence("COALESCED", "STILL_WAITING", **_CONFIRMED)),
+        _task(id="a", schedule=_EVERY, last_occurrence=_occurrence(**_CONFIRMED)),
+        _task(
+            id="b",
+            schedule=_CRON,
+            state=4,
+            due_time=_in(301),
+            last_occurrence=_occurrence("SKIPPED", "MISSED"),
+        ),
+        _task(id="c", schedule=pb.Schedule(at="2026-11-22T09:00:00Z"), state=6, due_time=_in(302)),
+        _task(
+            id="e",
+            due_time=_in(303),
+            last_occurrence=_occurrence("COALESCED", "STILL_WAITING", **_CONFIRMED),
+        ),
     ]
-    request = _listed(terminal, tasks, pb.GetSchedulerResponse(), "--state", "expired")
-    assert request.state == pb.TASK_STATE_EXPIRED
-    head, a, b, c, d, e = capsys.readouterr().out.splitlines()
-    assert head.split() == ["ID", "FOR", "STATE", "NEXT", "SCHEDULE", "LAST", "BY", "NOTE"]
-    assert "every 20m  " in a
-    assert "fired confirmed" in a
-    assert "paused " in b
+    request = _listed(terminal, tasks, pb.GetSchedulerResponse())
+    assert request.state == pb.TASK_STATE_UNSPECIFIED
+    head, d, a, b, c, e = capsys.readouterr().out.splitlines()
+    assert head.split() == ["ID", "FOR", "STATE", "NOTE", "NEXT", "SCHEDULE", "LAST", "BY"]
+    assert "(in 3h), limited  " in d
+    assert re.search(r" \(in 5m\) +every 20m +fired confirmed", a)
+    assert "  paused   x     paused " in b
     assert 'cron "0 17 * * FRI" Europe/Vienna' in b
     assert "skipped missed" in b
-    assert "expired" in c
+    assert "  expired  x     - " in c
     assert " once " in c
-    assert "(in 3h)" in d
     assert "coalesced still-waiting" in e
+    listed = _listed(terminal, tasks[:1], pb.GetSchedulerResponse(), "--state", "expired")
+    assert listed.state == pb.TASK_STATE_EXPIRED
+
+
+def test_open_tasks_of_both_states_are_listed_by_due_time(
+    terminal: Terminal, capsys: pytest.CaptureFixture[str]
+) -> None:
+    first, second, third = _task(id="a"), _task(id="b", due_time=_in(400), state=4), _task(id="c")
+    third.due_time.CopyFrom(_in(500))
+    answers = (
+        ("ListTasks", pb.ListTasksResponse(tasks=[first, third])),
+        ("ListTasks", pb.ListTasksResponse(tasks=[second])),
+    )
+    pending, paused = _answered(
+        terminal, ("tasks", "--json", "--open", "--session", "atlas"), *answers
+    )
+    assert [task["id"] for task in json.loads(capsys.readouterr().out)] == ["a", "b", "c"]
+    states = (pb.TASK_STATE_PENDING, pb.TASK_STATE_PAUSED)
+    assert (pending.state, paused.state) == states
+    assert {pending.session, paused.session} == {"atlas"}
+    none = ("ListTasks", pb.ListTasksResponse())
+    _answered(terminal, ("tasks",), none, ("GetScheduler", pb.GetSchedulerResponse()))
+    assert capsys.readouterr().out == "No tasks.\n"
+    assert terminal.start("tasks", "--open", "--state", "fired").result(10) == 2
+    capsys.readouterr()
 
 
 def test_a_pause_of_all_stands_above_the_tasks(
@@ -422,11 +611,12 @@ def test_a_pause_of_all_stands_above_the_tasks(
     paused = pb.GetSchedulerResponse(
         paused=True, paused_by="atlas:pm", pause_time=_in(-300), pause_note="a\x1b[31m release"
     )
-    _listed(terminal, [], paused)
-    first, second = capsys.readouterr().out.splitlines()
+    _listed(terminal, [_task(), _task(id="4b", state=2)], paused)
+    first, _, pending, fired = capsys.readouterr().out.splitlines()
     assert first.startswith("All firing is paused, by atlas:pm at ")
     assert first.endswith("(5m ago): a [31m release")
-    assert second == "No tasks."
+    assert pending.split()[2:5] == ["pending", "x", "paused"]
+    assert fired.split()[2:5] == ["fired", "x", "-"]
 
 
 def test_large_notes_are_fetched_a_few_at_a_time(
@@ -454,12 +644,20 @@ class Watch:
         self._running = terminal.start("tasks", "--watch", *argv)
         terminal.asked("GetScheduler").answer(pb.GetSchedulerResponse())
 
-    def streams(self, tasks: list[pb.Task], code: grpc.StatusCode = grpc.StatusCode.OK) -> Any:
-        """Answers the next stream with these tasks, then ends it; returns its request."""
+    def streams(
+        self,
+        tasks: list[pb.Task],
+        code: grpc.StatusCode = grpc.StatusCode.OK,
+        changed: tuple[pb.Task, ...] = (),
+    ) -> Any:
+        """Answers the next stream with these tasks and those that changed, then ends it; returns
+        its request."""
         _, request, rpc = self._terminal._channel.take_unary_stream(METHODS["WatchTasks"])
         rpc.send_initial_metadata(())
         for task in tasks:
             rpc.send_response(pb.WatchTasksResponse(task=task))
+        for task in changed:
+            rpc.send_response(pb.WatchTasksResponse(task=task, event_number=7))
         rpc.terminate((), code, "")
         return request
 
@@ -481,12 +679,37 @@ def test_a_watch_prints_each_change_once_over_a_restart_of_the_server(
     watch.streams([], grpc.StatusCode.UNAVAILABLE)
     watch.streams([other, fired])
     watch.end()
-    first, second, third = capsys.readouterr().out.splitlines()
+    out, err = capsys.readouterr()
+    first, second, third = out.splitlines()
     assert first.split()[1:5] == ["3fa8c01d2233", "atlas:tester", "pending", "next"]
-    assert first.endswith("(in 5m)  last -")
-    assert second.split()[1:4] == ["4b", "atlas:pm", "paused"]
-    assert "  fired  was due " in third
-    assert third.endswith("last fired confirmed")
+    assert first.endswith("  last -  x")
+    assert second.split()[1:6] == ["4b", "atlas:pm", "paused", "next", "paused"]
+    assert third.endswith("  fired  next -  last fired confirmed  x")
+    assert err.count("orch-client: the server is away; waiting.\n") == 3, "once for each outage"
+
+
+def test_a_watch_begins_with_what_is_open_and_goes_on_with_all_that_changes(
+    terminal: Terminal, capsys: pytest.CaptureFixture[str]
+) -> None:
+    over, later = _task(id="over", state=3), _task(id="later", state=2)
+    other_bytes = _task(version=2, due_time=(again := _task()).due_time)
+    watch = Watch(terminal)
+    watch.streams([over, again], changed=(other_bytes, later))
+    watch.streams([over, again, later])
+    watch.end()
+    shown = [line.split()[1] for line in capsys.readouterr().out.splitlines()]
+    assert shown == ["3fa8c01d2233", "later"]
+
+
+def test_a_watch_of_a_state_tells_what_leaves_it(
+    terminal: Terminal, capsys: pytest.CaptureFixture[str]
+) -> None:
+    paused, pending, fired = _task(state=4), _task(), _task(state=2)
+    watch = Watch(terminal, "--state", "paused")
+    watch.streams([paused, _task(id="other")], changed=(pending, fired, paused))
+    watch.end()
+    shown = [line.split()[1:4:2] for line in capsys.readouterr().out.splitlines()]
+    assert shown == [["3fa8c01d2233", state] for state in ("paused", "pending", "paused")]
 
 
 def test_a_watch_as_json_is_one_task_a_line(
@@ -514,6 +737,45 @@ def test_a_watch_without_a_server_ends(
 # ---- task, occurrences ----
 
 
+def _fields(text: str) -> dict[str, str]:
+    """Name and value of each line."""
+    pairs = [line.split("  ", 1) for line in text.splitlines() if "  " in line]
+    return {name: value.strip() for name, value in pairs}
+
+
+def _shown(
+    terminal: Terminal, capsys: pytest.CaptureFixture[str], task: pb.Task, *more: tuple[str, Any]
+) -> dict[str, str]:
+    """What `task` shows of one without occurrences."""
+    known = (
+        ("GetTask", pb.GetTaskResponse(task=task)),
+        ("ListOccurrences", pb.ListOccurrencesResponse()),
+    )
+    _answered(terminal, ("task", "3fa8"), *known, *more)
+    return _fields(capsys.readouterr().out)
+
+
+def test_a_task_that_is_over_has_no_next_time(
+    terminal: Terminal, capsys: pytest.CaptureFixture[str]
+) -> None:
+    task = _task(state=3)
+    shown = _shown(terminal, capsys, task)
+    assert "next" not in shown
+    assert shown["due"] == time.strftime("%H:%M:%S", time.localtime(task.due_time.seconds))
+
+
+def test_a_task_is_shown_with_the_time_that_was_asked_for_and_the_pause_of_all(
+    terminal: Terminal, capsys: pytest.CaptureFixture[str]
+) -> None:
+    paused = ("GetScheduler", pb.GetSchedulerResponse(paused=True))
+    at = pb.Schedule(at="2030-01-01T09:00:00+09:00", time_zone="Asia/Tokyo")
+    shown = _shown(terminal, capsys, _task(schedule=at), paused)
+    assert shown["schedule"] == "once, at 2030-01-01 09:00:00 +0900 (Asia/Tokyo)"
+    assert shown["next"].endswith("(in 5m), but all firing is paused (orch-client resume --all)")
+    odd = pb.Schedule(every=Duration(seconds=60), until="so\x1bon", time_zone="Asia/Tokyo")
+    assert _shown(terminal, capsys, _task(schedule=odd), paused)["schedule"].endswith("until so on")
+
+
 def test_a_task_is_shown_with_its_newest_occurrences(
     terminal: Terminal, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -521,7 +783,7 @@ def test_a_task_is_shown_with_its_newest_occurrences(
         schedule=pb.Schedule(
             every=Duration(seconds=90),
             jitter=Duration(seconds=1, nanos=500_000_000),
-            until="2027-01-01T00:00:00+01:00",
+            until="2030-01-01T00:00:00+01:00",
         ),
         next_nominal_time=_in(240),
         deferred_until=_in(10_800),
@@ -534,21 +796,23 @@ def test_a_task_is_shown_with_its_newest_occurrences(
         version=7,
         note="one\n\x1b[31mtwo",
     )
-    running = terminal.start("task", "3fa8")
-    terminal.asked("GetTask").answer(pb.GetTaskResponse(task=task))
-    asked = terminal.asked("ListOccurrences")
-    assert (asked.request.task_id, asked.request.page_size) == ("3fa8c01d2233", 10)
     found = [_occurrence(**_CONFIRMED), _occurrence("SKIPPED", "MISSED")]
-    asked.answer(pb.ListOccurrencesResponse(occurrences=found, next_page_token="more"))
-    assert running.result(10) == 0
+    _, listed, _ = _answered(
+        terminal,
+        ("task", "3fa8"),
+        ("GetTask", pb.GetTaskResponse(task=task)),
+        ("ListOccurrences", pb.ListOccurrencesResponse(occurrences=found, next_page_token="more")),
+        ("GetScheduler", pb.GetSchedulerResponse()),
+    )
+    assert (listed.task_id, listed.page_size) == ("3fa8c01d2233", 10)
     out = capsys.readouterr().out
     fields, table = out.split("\n\n")
-    shown = dict(line.split("  ", 1) for line in fields.splitlines() if "  " in line)
-    shown = {name: value.strip() for name, value in shown.items()}
-    assert shown["schedule"] == (
-        "every 90s, each later by up to 1.5s, until 2027-01-01T00:00:00+01:00"
+    shown = _fields(fields)
+    assert shown["schedule"].startswith(
+        "every 90s, each later by up to 1.5s, until 2030-01-01 00:00:00 (in "
     )
-    assert shown["next"].endswith("(in 5m)")
+    assert shown["next"].endswith("(in 3h), limited, but paused")
+    assert shown["due"] == time.strftime("%H:%M:%S", time.localtime(task.due_time.seconds))
     assert "nominal" in shown
     assert shown["deferred until"].endswith("(in 3h): the agent's account has met its usage limit")
     assert shown["paused"].endswith("by operator: until the release")
@@ -556,7 +820,7 @@ def test_a_task_is_shown_with_its_newest_occurrences(
     assert shown["version"] == "7"
     assert "\x1b" not in out
     head, first, second = table.splitlines()
-    assert head.split() == ["NOMINAL", "OUTCOME", "REASON", "DECIDED", "DELIVERY", "STATE"]
+    assert head.split("  ")[-1] == "DELIVERY STATE"
     assert "9c1d2e3f  confirmed" in first
     assert second.split()[-1] == "-"
     assert " skipped  missed " in second
@@ -596,7 +860,6 @@ def test_occurrences_are_listed_to_the_last_page(
         (("pause", "3f"), "PauseTask", {"id": "3f", "all": False}, "3fa8c01d2233 paused"),
         (("pause", "3f", "--note", "$x"), "PauseTask", {"note": "$x"}, "3fa8c01d2233 paused"),
         (("pause", "--all"), "PauseTask", {"id": "", "all": True}, "all firing is paused"),
-        (("resume", "3f"), "ResumeTask", {"id": "3f", "all": False}, "resumed, due "),
         (("resume", "--all"), "ResumeTask", {"id": "", "all": True}, "all firing goes on"),
         (("cancel", "3f"), "CancelTask", {"id": "3f"}, "3fa8c01d2233 cancelled"),
     ],
@@ -629,6 +892,71 @@ def test_one_or_all_is_paused_and_resumed(
         for argv in ((), ("3f", "--all"), ("", "--all")):
             said = _refused(terminal, capsys, name, *argv)
             assert f"use: {name} ID or {name} --all." in said
+
+
+def test_an_empty_id_names_no_task(terminal: Terminal, capsys: pytest.CaptureFixture[str]) -> None:
+    for name in ("task", "occurrences", "pause", "resume", "run-now", "cancel"):
+        said = _refused(terminal, capsys, name, " ")
+        assert said == (
+            "orch-client: no task is named; give the id of one (orch-client tasks lists them).\n"
+        )
+
+
+_LATE = {"due_time": _in(-14), "catch_up": Duration(seconds=10)}
+
+
+@pytest.mark.parametrize(
+    ("task", "all_paused", "says"),
+    [
+        (_task(), False, r"due \d\d:\d\d:\d\d \(in \dm\)"),
+        (_task(), True, r"due .*, but all firing is paused \(orch-client resume --all\)"),
+        (
+            _task(**_LATE),
+            False,
+            r"but it is \d+[sm] late, more than its catch-up of 10s, so it is skipped;"
+            r" schedule it anew",
+        ),
+        (
+            _task(**_LATE),
+            True,
+            r"but it is \d+[sm] late, .* so it is skipped when firing goes on; use reschedule or"
+            r" run-now before; all firing is paused \(orch-client resume --all\)",
+        ),
+        (_task(**{**_LATE, "catch_up": Duration(seconds=86400)}), False, r"due .* ago\)"),
+        (_task(**_LATE, schedule=_EVERY), False, r"due .* ago\)"),
+        (_task(**_LATE, deferred_until=_in(3600)), False, r"due .*\(in .*\), limited"),
+    ],
+)
+def test_resume_says_what_becomes_of_the_task(
+    terminal: Terminal,
+    capsys: pytest.CaptureFixture[str],
+    task: pb.Task,
+    all_paused: bool,
+    says: str,
+) -> None:
+    _, request = _answered(
+        terminal,
+        ("resume", "3f"),
+        ("GetScheduler", pb.GetSchedulerResponse(paused=all_paused)),
+        ("ResumeTask", pb.ResumeTaskResponse(task=task)),
+    )
+    assert (request.id, request.all) == ("3f", False)
+    assert re.fullmatch(f"3fa8c01d2233 resumed, {says}\n", capsys.readouterr().out)
+    _run(terminal, "ResumeTask", pb.ResumeTaskResponse(task=task), "resume", "3f", "--json")
+    assert json.loads(capsys.readouterr().out)["id"] == "3fa8c01d2233"
+
+
+@pytest.mark.parametrize(
+    ("name", "others"),
+    [("tasks", "pause"), ("pause", "cancel"), ("reschedule", "make report"), ("schedule", "3fa8")],
+)
+def test_the_help_has_the_examples_of_that_command_alone(
+    terminal: Terminal, capsys: pytest.CaptureFixture[str], name: str, others: str
+) -> None:
+    assert terminal.start(name, "--help").result(10) == 0
+    examples = capsys.readouterr().out.split("examples:\n")[1]
+    assert f"orch-client {name} " in examples
+    assert others not in examples.split("exit status")[0]
 
 
 @pytest.mark.parametrize(

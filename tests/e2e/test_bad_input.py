@@ -134,7 +134,7 @@ def test_control_characters_are_removed_and_the_answer_says_so(shared: Home) -> 
         "schedule", "60", "a\x1b[201~b\r\nc\x00"[:-1], "--to", "atlas:developer", "--json"
     )
     assert done.returncode == 0
-    assert "1 control characters were removed" in done.stderr
+    assert "1 control character was removed" in done.stderr
     assert '"note": "a[201~b\\nc"' in done.stdout
 
 

@@ -126,17 +126,28 @@ def test_a_note_for_nobody_fails_instead_of_going_to_window_0(caller: Caller) ->
         assert (status, out, err.count("\n")) == (1, "", 1), err
         again = caller.run("schedule_with_note.sh", *args, ORCH_SHIM_RECURRING="1")
         assert (again[0], again[1], again[2].count("\n")) == (1, "", 1), again[2]
+    for minutes in ("soon", "5m", "-5", "1.2.3", ".", NASTY):
+        for again in ("", "1"):
+            status, out, err = caller.run(
+                "schedule_with_note.sh", minutes, "x", "atlas:0", ORCH_SHIM_RECURRING=again
+            )
+            assert (status, out, err.count("\n")) == (1, "", 1), err
+            assert "is no number of minutes; give one such as 15 or 0.5." in err
     assert caller.home.json("tasks") == []
 
 
 def test_a_note_repeats_when_the_environment_says_so(caller: Caller, typed: Path) -> None:
-    again = {"ORCH_SHIM_RECURRING": "1"}
+    once = caller.run("schedule_with_note.sh", "60", "x", "atlas:0", ORCH_SHIM_RECURRING="0")
+    assert once[0] == 0
+    assert ", then every " not in once[1]
+    caller.home.client("cancel", once[1].split()[0])
+    again = {"ORCH_SHIM_RECURRING": "yes"}
     args = ("0.05", NASTY, "atlas:orchestrator")
     status, out, err = caller.run("schedule_with_note.sh", *args, **again)
     assert (status, err) == (0, "")
     assert out.rstrip().endswith(", then every 3s")
     until(lambda: typed.read_bytes() == f"{NASTY}\r{NASTY}\r".encode(), "both notes", 40)
-    (task,) = caller.home.json("tasks")
+    (task,) = caller.home.json("tasks", "--open")
     assert (task["state"], task["schedule"]["every"]) == ("TASK_STATE_PENDING", "3s")
 
 

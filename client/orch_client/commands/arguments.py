@@ -46,7 +46,7 @@ def _standard_input(what: str) -> str:
 
 def parse_duration(text: str) -> float:
     """ "90s", "5m", "1h", "1d" or bare minutes, in seconds. Raises ClientError."""
-    seconds = _seconds(text)
+    seconds = seconds_of(text)
     if not 0 < seconds <= _YEAR_SECONDS:
         raise ClientError(
             f"'{output.one_line(text)}' is no duration; use 90s, 15m, 2h or 1d.", USAGE
@@ -59,7 +59,7 @@ def length_given(text: str | None, flag: str) -> float | None:
     that names the flag when it is no duration at all."""
     if text is None:
         return None
-    seconds = _seconds(text)
+    seconds = seconds_of(text)
     if not 0 <= seconds <= _LONGEST_SECONDS:
         raise ClientError(
             f"{flag} is '{output.one_line(text)}'; use a duration such as 90s, 15m, 2h or 1d.",
@@ -68,8 +68,8 @@ def length_given(text: str | None, flag: str) -> float | None:
     return seconds
 
 
-def _seconds(text: str) -> float:
-    """-1 for what is no duration."""
+def seconds_of(text: str) -> float:
+    """A duration or bare minutes, in seconds; -1 for what is neither."""
     number, unit = (text[:-1], text[-1]) if text and text[-1] in _UNITS else (text, "m")
     try:
         return float(number) * _UNITS[unit]

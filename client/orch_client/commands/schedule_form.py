@@ -1,16 +1,17 @@
 """When a note comes due: from the arguments of `schedule` and `reschedule`, and in words.
 
-Only syntax is read here; the server judges ranges, and what a cron expression means.
+Syntax is read here, which flags go together, and that MINUTES are no more than a year; the server
+judges all other ranges, and what times, zones and cron expressions mean.
 """
 
 from __future__ import annotations
 
 import argparse
-import math
+import sys
 from typing import TYPE_CHECKING
 
 from orch_client import output
-from orch_client.commands.arguments import as_duration, length_given
+from orch_client.commands.arguments import as_duration, length_given, seconds_of
 from orch_client.errors import USAGE, ClientError
 
 if TYPE_CHECKING:
@@ -27,15 +28,28 @@ _UNITS = (("d", 86_400_000_000), ("h", 3_600_000_000), ("m", 60_000_000))
 def configure(parser: argparse.ArgumentParser) -> None:
     """Adds the flags that say when."""
     parser.add_argument("--at", metavar="TIME", help="once: 09:00, or 2026-11-22T09:00")
-    parser.add_argument("--every", metavar="DURATION", help="again and again: 20m, 2h, 1d")
+    parser.add_argument(
+        "--every",
+        metavar="DURATION",
+        help="again and again: 20m, 2h, 1d; a bare number is minutes",
+    )
     parser.add_argument(
         "--cron", metavar="EXPR", help='again and again: five fields as in "0 17 * * FRI"; @daily'
     )
-    parser.add_argument("--tz", metavar="ZONE", help="of these times; default: the terminal's")
     parser.add_argument(
-        "--jitter", metavar="DURATION", help="of --every, --cron: each later by up to so much"
+        "--tz",
+        metavar="ZONE",
+        help="the zone in which --at, --cron and --until are meant, such as Europe/Vienna;"
+        " default: the terminal's",
     )
-    parser.add_argument("--until", metavar="TIME", help="of --every, --cron: none after this")
+    parser.add_argument(
+        "--jitter",
+        metavar="DURATION",
+        help="with --every or --cron: each is later by up to so much, at random",
+    )
+    parser.add_argument(
+        "--until", metavar="TIME", help="with --every or --cron: none comes after this time"
+    )
 
 
 def split(args: argparse.Namespace, word: str) -> tuple[str | None, str]:
@@ -88,35 +102,43 @@ def _check_company(args: argparse.Namespace, minutes: str | None) -> None:
     for flag, value in (("--jitter", args.jitter), ("--until", args.until)):
         if value is not None and not repeats:
             raise ClientError(f"{flag} goes with --every or --cron.", USAGE)
-    if args.tz is not None and minutes is not None:
-        raise ClientError("--tz goes with --at, --every or --cron.", USAGE)
     for flag, value in (("--tz", args.tz), ("--until", args.until)):
         if value is not None and not value.strip():
             raise ClientError(f"{flag} is empty; leave it out, or give it a value.", USAGE)
+    if args.tz is not None and not _goes_by_the_wall(args):
+        raise ClientError("--tz goes with --at, --cron or --until.", USAGE)
+
+
+def _goes_by_the_wall(args: argparse.Namespace) -> bool:
+    return any(given is not None for given in (args.at, args.cron, args.until))
 
 
 def _zone(args: argparse.Namespace) -> str:
     if args.tz is not None:
         return str(args.tz)
-    if args.at is None and args.cron is None and args.until is None:
+    if not _goes_by_the_wall(args):
         return ""
-    from orch_client.commands.times import terminal_zone
+    from orch_client.commands.times import nameless_zone, terminal_zone
 
-    return terminal_zone()
+    zone = terminal_zone()
+    if nameless := nameless_zone():
+        print(
+            f"orch-client: TZ is '{output.one_line(nameless)}', which is no zone's name;"
+            f" {zone or 'the zone of the server'} counts instead (--tz names another).",
+            file=sys.stderr,
+        )
+    return zone
 
 
 def _seconds(minutes: str) -> float:
-    try:
-        value = float(minutes)
-    except ValueError:
-        value = math.nan
-    if not 0 <= value <= _YEAR_MINUTES:
+    value = seconds_of(minutes)
+    if not 0 <= value <= _YEAR_MINUTES * 60:
         raise ClientError(
             f"MINUTES is '{output.one_line(minutes)}'; use a number from 0 to {_YEAR_MINUTES:,}"
-            " (366 days), such as 15 or 0.5.",
+            " (366 days), such as 15 or 0.5, or a duration such as 90s, 15m or 2h.",
             USAGE,
         )
-    return value * 60
+    return value
 
 
 # ---- in words ----
@@ -136,11 +158,29 @@ def then(schedule: pb.Schedule) -> str:
     """What comes after the first time, as the end of a sentence; "" for nothing."""
     match schedule.WhichOneof("form"):
         case "every":
-            return f", then every {length(schedule.every)}"
+            return f", then every {length(schedule.every)}{_end_and_jitter(schedule)}"
         case "cron":
             zone = _zone_of(schedule)
-            return f", then by {_quoted(schedule.cron)}" + (f" ({zone})" if zone else "")
+            by = f", then by {_quoted(schedule.cron)}" + (f" ({zone})" if zone else "")
+            return f"{by}{_end_and_jitter(schedule)}"
     return ""
+
+
+def _end_and_jitter(schedule: pb.Schedule) -> str:
+    said = ""
+    if schedule.until:
+        from orch_client.commands.times import in_both
+
+        said = f", until {in_both(schedule, output.clock)}"
+    return said + (f", jitter {length(schedule.jitter)}" if schedule.HasField("jitter") else "")
+
+
+def lost(before: pb.Schedule, after: pb.Schedule) -> str:
+    """What the schedule before had and this one has not, as the end of a sentence."""
+    gone = ["the end"] if before.until and not after.until else []
+    if before.HasField("jitter") and not after.HasField("jitter"):
+        gone.append("the jitter")
+    return f", without {' and '.join(gone)} it had" if gone else ""
 
 
 def length(duration: Duration) -> str:

@@ -7,44 +7,51 @@ import os
 from typing import TYPE_CHECKING, Any
 
 from orch_client import output
-from orch_client.commands import task_words as words
-from orch_client.commands.schedule import call
-from orch_client.commands.schedule_form import in_words
+from orch_client.commands import task_words
+from orch_client.commands.scheduler_calls import all_is_paused, all_pages, call, follow_tasks
 from orch_client.errors import USAGE, ClientError
 
 if TYPE_CHECKING:
     from orch.v1 import scheduler_pb2 as pb
 
-EXAMPLES = """examples:
-  orch-client tasks --session atlas --state pending
-  orch-client tasks --watch                      each change, until Ctrl-C
-  orch-client task 3fa8                          one, with its newest occurrences
-  orch-client occurrences 3fa8 --outcome skipped
+EXAMPLES = ""  # each command has its own, which configure() sets
+_GONE = "\n\nexit status: 4 there is no such task"
+_OVER = f"{_GONE}, 6 it is over"
+_EXAMPLES = {
+    "tasks": """
+  orch-client tasks                              all, and what became of them
+  orch-client tasks --open --session atlas       those that may fire yet, of one session
+  orch-client tasks --state skipped
+  orch-client tasks --watch                      each change, until Ctrl-C""",
+    "task": f"""
+  orch-client task 3fa8                          one, with its newest occurrences{_GONE}""",
+    "occurrences": f"""
+  orch-client occurrences 3fa8
+  orch-client occurrences 3fa8 --outcome skipped{_GONE}""",
+    "pause": f"""
   orch-client pause 3fa8 --note "until the release is out"
   orch-client pause --all                        nothing fires until resume --all
+{_OVER[1:]}, or paused already""",
+    "resume": f"""
   orch-client resume 3fa8
-  orch-client run-now 3fa8                       once now, besides its schedule
-  orch-client cancel 3fa8
-
-exit status: 4 there is no such task, 6 it is over
-"""
+  orch-client resume --all{_GONE}, 6 it is not paused""",
+    "run-now": f"""
+  orch-client run-now 3fa8                       once now, besides its schedule{_OVER}""",
+    "cancel": f"""
+  orch-client cancel 3fa8{_OVER}""",
+}
 _STATES = ("pending", "paused", "fired", "skipped", "expired", "ended", "cancelled")
+_OPEN = ("pending", "paused")
 _OUTCOMES = ("fired", "coalesced", "skipped", "expired")
-_PAGE = 1000
-#: A dozen notes of 256 KiB fit into one gRPC message of 4 MiB.
-_PAGE_OF_LARGE_ONES = 12
 _NEWEST = 10
 
 
 def configure(parser: argparse.ArgumentParser, name: str) -> None:
     """Adds the arguments of the command `name`."""
+    parser.epilog = f"examples:{_EXAMPLES[name]}\n"
     parser.add_argument("--json", action="store_true", help="print what the API returns, as JSON")
     if name == "tasks":
-        parser.add_argument("--session", default="", help="only tasks for agents of this session")
-        parser.add_argument("--state", choices=_STATES, help="only tasks in this state")
-        parser.add_argument(
-            "--watch", action="store_true", help="a line for each, and for each change; loops"
-        )
+        _configure_tasks(parser)
         return
     can_be_all = name in ("pause", "resume")
     parser.add_argument(
@@ -61,10 +68,27 @@ def configure(parser: argparse.ArgumentParser, name: str) -> None:
         parser.add_argument("--outcome", choices=_OUTCOMES, help="only those with this outcome")
 
 
+def _configure_tasks(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--session", default="", help="only tasks for agents of this session")
+    which = parser.add_mutually_exclusive_group()
+    which.add_argument(
+        "--state",
+        choices=_STATES,
+        help="only tasks in this state",
+    )
+    which.add_argument("--open", action="store_true", help="only those pending or paused")
+    parser.add_argument(
+        "--watch",
+        action="store_true",
+        help="print a line for each of them, then one for each change, until Ctrl-C",
+    )
+
+
 def run(args: argparse.Namespace, name: str) -> int:
     """Runs the command `name`."""
     if name == "tasks":
         return _watch(args) if args.watch else _tasks(args)
+    _check_named(args, name)
     commands = {
         "task": _task,
         "occurrences": _occurrences,
@@ -76,43 +100,36 @@ def run(args: argparse.Namespace, name: str) -> int:
     return commands[name](args)
 
 
+def _check_named(args: argparse.Namespace, name: str) -> None:
+    """Raises ClientError unless one task is named, or all are."""
+    if name in ("pause", "resume"):
+        if args.all == (args.id is not None):
+            raise ClientError(f"use: {name} ID or {name} --all.", USAGE)
+        if args.all:
+            return
+    task_words.check_id(args.id)
+
+
 # ---- many ----
 
 
 def _tasks(args: argparse.Namespace) -> int:
     from orch.v1 import scheduler_pb2 as pb
 
-    request = pb.ListTasksRequest(session=args.session, page_size=_PAGE)
-    if args.state:
-        request.state = pb.TaskState.Value(f"TASK_STATE_{args.state.upper()}")
-    tasks: list[pb.Task] = _all("ListTasks", request, "tasks")
+    tasks: list[pb.Task] = []
+    for state in _OPEN if args.open else (args.state,):
+        request = pb.ListTasksRequest(session=args.session)
+        if state:
+            request.state = pb.TaskState.Value(f"TASK_STATE_{state.upper()}")
+        tasks += all_pages("ListTasks", request, "tasks")
+    tasks.sort(key=lambda task: (task.due_time.seconds, task.due_time.nanos, task.id))
     if args.json:
         output.print_json_list(tasks)
         return 0
-    _print_pause_of_all(call("GetScheduler", pb.GetSchedulerRequest()))
-    rows = [
-        (
-            task.id,
-            f"{task.session}:{task.role}",
-            words.state(task),
-            words.next_time(task),
-            in_words(task.schedule),
-            words.last(task) or "-",
-            task.creator,
-            output.one_line(task.note, 40),
-        )
-        for task in tasks
-    ]
-    head = ("ID", "FOR", "STATE", "NEXT", "SCHEDULE", "LAST", "BY", "NOTE")
-    output.print_table(head, rows, "No tasks.")
+    scheduler = call("GetScheduler", pb.GetSchedulerRequest())
+    task_words.print_pause_of_all(scheduler)
+    task_words.print_tasks(tasks, scheduler.paused)
     return 0
-
-
-def _print_pause_of_all(answer: pb.GetSchedulerResponse) -> None:
-    if answer.paused:
-        note = f": {output.one_line(answer.pause_note, 200)}" if answer.pause_note else ""
-        since = output.moment(answer.pause_time)
-        print(f"All firing is paused, by {answer.paused_by} at {since}{note}", flush=True)
 
 
 def _watch(args: argparse.Namespace) -> int:
@@ -120,66 +137,40 @@ def _watch(args: argparse.Namespace) -> int:
     from google.protobuf import json_format
 
     from orch.v1 import scheduler_pb2 as pb
-    from orch.v1 import scheduler_pb2_grpc
-    from orch_client.commands.follow import follow
 
-    known: dict[str, bytes] = {}
-
-    def watch(grpc_channel: Any, timeout: float | None, metadata: Any) -> Any:
-        stub = scheduler_pb2_grpc.SchedulerServiceStub(grpc_channel)
-        request = pb.WatchTasksRequest(session=args.session)
-        return stub.WatchTasks(request, timeout=timeout, metadata=metadata)
+    shown: dict[str, int] = {}
 
     def take(change: pb.WatchTasksResponse) -> None:
         task = change.task
-        as_it_is = task.SerializeToString(deterministic=True)
-        if known.get(task.id) == as_it_is or args.state not in (None, words.state(task)):
+        if not (task.id in shown or _is_asked_for(args, change)):
             return
-        known[task.id] = as_it_is
         if args.json:
-            shown = json_format.MessageToJson(task, preserving_proto_field_name=True, indent=None)
-            print(shown, flush=True)
+            line: str | bytes = task.SerializeToString(deterministic=True)
         else:
-            print(_line(task), flush=True)
+            line = task_words.line(task)
+        if shown.get(task.id) == hash(line):
+            return
+        shown[task.id] = hash(line)
+        if args.state not in (None, task_words.state(task)):
+            del shown[task.id]  # it has just left the state
+        if isinstance(line, str):
+            print(f"{output.time_of_day()}  {line}", flush=True)
+        else:
+            text = json_format.MessageToJson(task, preserving_proto_field_name=True, indent=None)
+            print(text, flush=True)
 
     scheduler = call("GetScheduler", pb.GetSchedulerRequest())
     if not args.json:
-        _print_pause_of_all(scheduler)
-    follow(watch, take, lambda: False, None)
+        task_words.print_pause_of_all(scheduler)
+    follow_tasks(args.session, take)
     return 0
 
 
-def _line(task: pb.Task) -> str:
-    import time
-
-    cells = (time.strftime("%H:%M:%S"), task.id, f"{task.session}:{task.role}", words.state(task))
-    due = "next" if words.is_open(task) else "was due"
-    return "  ".join((*cells, f"{due} {words.next_time(task)}", f"last {words.last(task) or '-'}"))
-
-
-def _all(method: str, request: Any, field: str) -> list[Any]:
-    """The entries of all pages."""
-    import grpc
-
-    from orch.v1 import scheduler_pb2_grpc
-    from orch_client import channel
-
-    found: list[Any] = []
-    with channel.connected() as (grpc_channel, metadata):
-        get = getattr(scheduler_pb2_grpc.SchedulerServiceStub(grpc_channel), method)
-        while True:
-            try:
-                page = get(request, timeout=channel.DEADLINE, metadata=metadata)
-            except grpc.RpcError as exc:
-                too_large = exc.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
-                if not too_large or request.page_size == _PAGE_OF_LARGE_ONES:
-                    raise
-                request.page_size = _PAGE_OF_LARGE_ONES
-                continue
-            found.extend(getattr(page, field))
-            if not page.next_page_token:
-                return found
-            request.page_token = page.next_page_token
+def _is_asked_for(args: argparse.Namespace, change: pb.WatchTasksResponse) -> bool:
+    """Whether to show this one: of those that are there those in the state, else the open ones."""
+    if args.state:
+        return bool(task_words.state(change.task) == args.state)
+    return change.event_number > 0 or task_words.is_open(change.task)
 
 
 # ---- one ----
@@ -194,38 +185,31 @@ def _task(args: argparse.Namespace) -> int:
         return 0
     newest = pb.ListOccurrencesRequest(task_id=task.id, page_size=_NEWEST)
     found = call("ListOccurrences", newest).occurrences
-    words.print_task(task)
+    task_words.print_task(task, task_words.is_open(task) and all_is_paused())
     if found:
         print()
-        words.print_occurrences(found)
+        task_words.print_occurrences(found)
     return 0
 
 
 def _occurrences(args: argparse.Namespace) -> int:
     from orch.v1 import scheduler_pb2 as pb
 
-    request = pb.ListOccurrencesRequest(task_id=args.id, page_size=_PAGE)
+    request = pb.ListOccurrencesRequest(task_id=args.id)
     if args.outcome:
         request.outcome = pb.OccurrenceOutcome.Value(f"OCCURRENCE_OUTCOME_{args.outcome.upper()}")
-    found = _all("ListOccurrences", request, "occurrences")
+    found = all_pages("ListOccurrences", request, "occurrences")
     if args.json:
         output.print_json_list(found)
     else:
-        words.print_occurrences(found)
+        task_words.print_occurrences(found)
     return 0
 
 
 # ---- what can be done to one ----
 
 
-def _one_or_all(args: argparse.Namespace, name: str) -> None:
-    if args.all == (args.id is not None):
-        raise ClientError(f"use: {name} ID or {name} --all.", USAGE)
-
-
 def _pause(args: argparse.Namespace) -> int:
-    _one_or_all(args, "pause")
-
     from orch.v1 import scheduler_pb2 as pb
 
     request = pb.PauseTaskRequest(id=args.id or "", all=args.all, note=args.note)
@@ -234,13 +218,11 @@ def _pause(args: argparse.Namespace) -> int:
 
 
 def _resume(args: argparse.Namespace) -> int:
-    _one_or_all(args, "resume")
-
     from orch.v1 import scheduler_pb2 as pb
 
+    all_paused = not args.all and not args.json and all_is_paused()
     answer = call("ResumeTask", pb.ResumeTaskRequest(id=args.id or "", all=args.all))
-    resumed = f"{answer.task.id} resumed, due {words.next_time(answer.task)}"
-    return _told(args, answer, resumed, "all firing goes on")
+    return _told(args, answer, task_words.resumed(answer.task, all_paused), "all firing goes on")
 
 
 def _told(args: argparse.Namespace, answer: Any, of_one: str, of_all: str) -> int:
@@ -260,8 +242,9 @@ def _run_now(args: argparse.Namespace) -> int:
         output.print_json(answer)
         return 0
     one = answer.occurrence
-    delivery = f"; delivery {one.delivery_id[:8]} {words.delivery(one)}" if one.delivery_id else ""
-    print(f"{answer.task.id} {words.outcome(one)} now{delivery}")
+    delivery = f"; delivery {one.delivery_id[:8]} {task_words.delivery_state(one)}"
+    said = f"{answer.task.id} {task_words.outcome(one)} now"
+    print(said + (delivery if one.delivery_id else ""))
     return 0
 
 

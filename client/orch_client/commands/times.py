@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
@@ -15,6 +15,8 @@ from orch_client.errors import USAGE, ClientError
 
 if TYPE_CHECKING:
     from google.protobuf.timestamp_pb2 import Timestamp
+
+    from orch.v1 import scheduler_pb2 as pb
 
 _FOLDER = "/zoneinfo/"
 _ZONES = "/usr/share/zoneinfo"
@@ -81,10 +83,43 @@ def terminal_zone() -> str:
         return ""
 
 
+def nameless_zone() -> str:
+    """TZ when it says something that names no zone, such as "CET-1CEST"; "" else."""
+    given = os.environ.get("TZ", "").removeprefix(":")
+    return "" if _name_in(given) else given
+
+
 def _name_in(place: str) -> str:
     """A name as it is, or from the path of its file; "" for anything else."""
     name = place.rpartition(_FOLDER)[2].removeprefix("posix/").removeprefix("right/")
     return name if _NAME.fullmatch(name) else ""
+
+
+def as_given(schedule: pb.Schedule) -> str:
+    """The time of `at` as clocks in its zone show it, and the zone."""
+    zone = output.one_line(schedule.time_zone)
+    try:
+        given = datetime.fromisoformat(schedule.at)
+    except ValueError:
+        return f"{output.one_line(schedule.at)} ({zone})"
+    return f"{_in_full(given)} ({zone})"
+
+
+def in_both(schedule: pb.Schedule, show: Callable[[Timestamp], str]) -> str:
+    """The time of `until` as `show` shows it, and as clocks in its zone do when those differ from
+    the terminal's."""
+    try:
+        given = datetime.fromisoformat(schedule.until)
+        shown = show(_stamp(given.timestamp()))
+        if given.utcoffset() == given.astimezone().utcoffset():
+            return shown
+    except (ValueError, OverflowError):
+        return output.one_line(schedule.until)
+    return f"{shown}, which is {_in_full(given)} ({output.one_line(schedule.time_zone)})"
+
+
+def _in_full(given: datetime) -> str:
+    return given.strftime("%Y-%m-%d %H:%M:%S %z")
 
 
 def elsewhere(moments: Sequence[Timestamp], zone: str) -> list[str]:
