@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 
@@ -101,6 +102,7 @@ def test_the_local_zone_counts_when_none_is_named() -> None:
         (Asked(at="09:00", time_zone="a\0b"), "schedule.time_zone"),
         (Asked(at="09:00", jitter=HOUR), "schedule.jitter"),
         (Asked(delay=HOUR, until="18:00"), "schedule.until"),
+        (Asked(delay=HOUR, time_zone="UTC"), "schedule.time_zone"),
         (Asked(every=timedelta(0)), "schedule.every"),
         (Asked(every=timedelta(milliseconds=1)), "schedule.every"),
         (Asked(every=-HOUR), "schedule.every"),
@@ -207,3 +209,46 @@ def test_a_cron_expression_follows_the_wall_clock(
         assert at is not None
         shown.append(at.astimezone(zone(tz)).strftime("%m-%dT%H:%M"))
     assert shown == expected
+
+
+@pytest.mark.parametrize(
+    ("expression", "said"),
+    [
+        ("0 9 * * FRI-MON", "day of week 'FRI-MON'; use 0 to 7 or SUN to SAT"),
+        ("61 * * * *", "minute '61'; use 0 to 59"),
+        ("0 0 32 * *", "day of month '32'; use 1 to 31"),
+        ("0 0 30 2 *", "never comes: none of its months has such a day"),
+        ("0 0 31 4,6 *", "never comes"),
+        ("0 0 * 13 *", "month '13'"),
+    ],
+)
+def test_what_is_wrong_in_a_cron_expression_is_said(expression: str, said: str) -> None:
+    with pytest.raises(InvalidInput, match=re.escape(said)):
+        cron.check(expression)
+
+
+@pytest.mark.parametrize(
+    ("every", "said"),
+    [
+        (timedelta(days=400), "400 days"),
+        (timedelta(days=-1), "-1 days"),
+        (timedelta(milliseconds=1), "0.001 seconds"),
+        (timedelta(0), "0 seconds"),
+        (timedelta(hours=24 * 366 + 1), "8,785 hours"),
+    ],
+)
+def test_lengths_are_said_as_people_say_them(every: timedelta, said: str) -> None:
+    with pytest.raises(InvalidInput, match=f"An interval of {said} makes no sense"):
+        plan(Asked(every=every), NOW, "UTC")
+
+
+def test_times_are_said_in_their_zone() -> None:
+    with pytest.raises(InvalidInput, match=r"2026-11-20 09:00:00-05:00 has passed"):
+        plan(Asked(at="2026-11-20T09:00", time_zone="America/New_York"), NOW, "UTC")
+    late = Asked(every=HOUR, until="13:30", time_zone=VIENNA)
+    with pytest.raises(InvalidInput, match=r"2026-11-21 14:00:00\+01:00, after its end"):
+        plan(late, NOW, "UTC")
+
+
+def test_a_range_of_one_value_with_a_step_is_that_value() -> None:
+    assert cron.following("20 5-5/3 * * *", UTC, NOW) == NOW.replace(day=22, hour=5, minute=20)

@@ -211,7 +211,7 @@ def _is_paused(made: Made) -> bool:
 
 
 def _schedule(plan: Plan) -> pb.Schedule:
-    schedule = pb.Schedule(time_zone="UTC")
+    schedule = pb.Schedule(time_zone="" if plan.form == "once" else "UTC")
     if plan.form == "cron":
         schedule.cron = "* * * * *"
     elif plan.form == "every":

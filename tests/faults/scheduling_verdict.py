@@ -8,7 +8,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from tests.faults.scheduling_ledger import Ledger, Made
+from tests.faults.scheduling_ledger import BROKEN, Ledger, Made
 from tests.faults.scheduling_rules import complaints
 from tests.faults.scheduling_store import DeliveryRow, Occurrence, Stored, TaskRow
 
@@ -111,6 +111,8 @@ def _task(
         verdict.unacknowledged += 1
         if found:
             verdict.say("against", f"{what}: refused, but made")
+        if not made.plan.repeats and made.attempts and made.attempts[-1].code != BROKEN:
+            verdict.say("errors", f"{what}: refused for no reason: {made.attempts[-1].code}")
         return
     verdict.acknowledged += 1
     for task in found:

@@ -238,6 +238,10 @@ class Story:
                 self._fire(step.at if self.repeats else first[0], "RUN_NOW", step.at)
             case "session_ends":
                 self._write(self.agenda.peek(0)[0], "EXPIRED", "SESSION_ENDED")
+                self.agenda.pop()
+                while (put_off := self.agenda.peek(0)) is not None and put_off[1] <= step.at:
+                    self._write(put_off[0], "EXPIRED", "SESSION_ENDED")
+                    self.agenda.pop()
                 self.over = "EXPIRED"
             case "reschedule":
                 self.plan = step.plan

@@ -194,7 +194,7 @@ _OF_ALL = {
 def _asked(given: Plan) -> Asked:
     return Asked(
         **{given.form: given.value},  # type: ignore[arg-type]
-        time_zone=given.time_zone,
+        time_zone="" if given.form == "delay" else given.time_zone,
         jitter=given.jitter,
         until=given.until,
     )

@@ -218,6 +218,21 @@ def test_loops_look_anew_each_time_that_the_wall_clock_is_set() -> None:
     asyncio.run(body())
 
 
+def test_a_clock_that_is_set_before_the_timer_is_armed_is_no_fault() -> None:
+    timer = ClockTimer()
+    try:
+        timer.arm()
+        _shift_the_clock(1)
+        timer.arm()
+        assert not timer.was_set()
+        _shift_the_clock(-1)
+        assert timer.was_set()
+    except PermissionError as exc:
+        pytest.skip(f"this user may not set the clock ({exc})")
+    finally:
+        timer.close()
+
+
 def test_a_clock_that_goes_on_as_ever_wakes_nobody() -> None:
     timer = ClockTimer()
     try:

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import grpc
 import pytest
-from google.protobuf.duration_pb2 import Duration
 from google.protobuf.field_mask_pb2 import FieldMask
 
 from orch.v1 import delivery_pb2, messaging_pb2
@@ -20,162 +19,108 @@ from orch_server.core.clock import ManualClock
 from orch_server.core.task import SAME_OPEN, SAME_RECENT
 from orch_server.storage.store import Transaction
 from tests.transport.harness import PATIENCE, START, Serving, Stream, fails, run, serving
+from tests.transport.scheduling import (
+    HOUR,
+    create,
+    every,
+    fire,
+    get,
+    rows,
+    span,
+    state_of,
+    take,
+    with_agent,
+)
 
 Code = grpc.StatusCode
-HOUR = 3600.0
 
 
 def _utc(*parts: int) -> datetime:
     return datetime(*parts, tzinfo=START.tzinfo)  # type: ignore[arg-type, misc]
 
 
-def _span(seconds: float) -> Duration:
-    found = Duration()
-    found.FromTimedelta(timedelta(seconds=seconds))
-    return found
-
-
-def _every(seconds: float, **more: Any) -> pb.Schedule:
-    return pb.Schedule(every=_span(seconds), **more)
-
-
-async def _create(at: Serving, note: str = "look", **more: Any) -> pb.Task:
-    if "schedule" not in more and "delay" not in more:
-        more["delay"] = _span(60)
-    request = pb.CreateTaskRequest(note=note, target="atlas:dev", **more)
-    return (await at.scheduler.CreateTask(request, timeout=PATIENCE)).task
-
-
-async def _get(at: Serving, task: pb.Task) -> pb.Task:
-    return (await at.scheduler.GetTask(pb.GetTaskRequest(id=task.id))).task
-
-
-async def _rows(at: Serving, task: pb.Task) -> list[tuple[float, str, str]]:
-    """The task's occurrences, the oldest first: seconds since the start, outcome, reason."""
-    request = pb.ListOccurrencesRequest(task_id=task.id, page_size=1000)
-    found = (await at.scheduler.ListOccurrences(request)).occurrences
-    return [
-        (
-            (o.nominal_time.ToDatetime(START.tzinfo) - START).total_seconds(),
-            pb.OccurrenceOutcome.Name(o.outcome).removeprefix("OCCURRENCE_OUTCOME_"),
-            pb.OccurrenceReason.Name(o.reason).removeprefix("OCCURRENCE_REASON_"),
-        )
-        for o in reversed(found)
-    ]
-
-
-async def _fire(at: Serving, seconds: float = 0.0) -> None:
-    """Time passes, and the firing loop looks."""
-    at.clock.advance(seconds)
-    await at.core.scheduler.fire_due()
-
-
-async def _take(stream: Stream) -> str:
-    """The agent takes the next text."""
-    frame = await stream.read()
-    while frame.WhichOneof("frame") != "offer":
-        frame = await stream.read()
-    await stream.report(frame.offer, "CONFIRMED")
-    while (await stream.read()).WhichOneof("frame") != "report_ack":
-        pass
-    return str(frame.offer.text)
-
-
-def _state(task: pb.Task) -> str:
-    return pb.TaskState.Name(task.state).removeprefix("TASK_STATE_")
-
-
-def _with_agent(
-    folder: Path, body: Callable[[Serving, Stream], Awaitable[None]], **how: Any
-) -> None:
-    async def connected(at: Serving) -> None:
-        await body(at, await at.alive("dev", "%1"))
-
-    run(folder, connected, **how)
-
-
 def test_a_repeating_note_fires_again_and_again_until_its_end(folder: Path) -> None:
     async def body(at: Serving, stream: Stream) -> None:
-        task = await _create(at, schedule=_every(600, until="12:25", time_zone="UTC"))
+        task = await create(at, schedule=every(600, until="12:25", time_zone="UTC"))
         assert task.schedule.until == "2026-11-21T12:25:00+00:00"
         for n in (1, 2):
-            await _fire(at, 600)
-            assert await _take(stream) == "look"
-            assert await _rows(at, task) == [
+            await fire(at, 600)
+            assert await take(stream) == "look"
+            assert await rows(at, task) == [
                 (600.0 * k, "FIRED", "UNSPECIFIED") for k in range(1, n + 1)
             ]
-        done = await _get(at, task)
-        assert (_state(done), done.HasField("next_nominal_time")) == ("ENDED", False)
+        done = await get(at, task)
+        assert (state_of(done), done.HasField("next_nominal_time")) == ("ENDED", False)
         assert done.last_occurrence.delivery_id == done.delivery_id != ""
         assert await at.core.scheduler.fire_due() is None
 
-    _with_agent(folder, body)
+    with_agent(folder, body)
 
 
 def test_a_cron_note_fires_at_its_wall_clock_times(folder: Path) -> None:
     async def body(at: Serving, stream: Stream) -> None:
         cron = pb.Schedule(cron="0 9 * * *", time_zone="Asia/Tokyo")
-        task = await _create(at, schedule=cron)
+        task = await create(at, schedule=cron)
         assert task.due_time.ToDatetime(START.tzinfo) == _utc(2026, 11, 22)
         assert (task.schedule.cron, task.schedule.time_zone) == ("0 9 * * *", "Asia/Tokyo")
-        await _fire(at, 12 * HOUR)
-        assert await _take(stream) == "look"
-        assert (await _get(at, task)).due_time.ToDatetime(START.tzinfo) == _utc(2026, 11, 23)
+        await fire(at, 12 * HOUR)
+        assert await take(stream) == "look"
+        assert (await get(at, task)).due_time.ToDatetime(START.tzinfo) == _utc(2026, 11, 23)
 
-    _with_agent(folder, body)
+    with_agent(folder, body)
 
 
 def test_after_an_outage_one_note_stands_for_all(folder: Path) -> None:
     async def body(at: Serving, stream: Stream) -> None:
-        task = await _create(at, schedule=_every(600))
-        all_of_them = await _create(at, "each", schedule=_every(600), missed=pb.MISSED_POLICY_ALL)
-        await _fire(at, 2 * HOUR + 60)
-        rows = await _rows(at, task)
+        task = await create(at, schedule=every(600))
+        all_of_them = await create(at, "each", schedule=every(600), missed=pb.MISSED_POLICY_ALL)
+        await fire(at, 2 * HOUR + 60)
+        found = await rows(at, task)
         skipped = [(600.0 * n, "SKIPPED", "MISSED") for n in range(1, 7)]
         coalesced = [(600.0 * n, "COALESCED", "MISSED") for n in range(7, 12)]
-        assert rows == [*skipped, *coalesced, (7200.0, "FIRED", "UNSPECIFIED")]
-        outcomes = [outcome for _, outcome, _ in await _rows(at, all_of_them)]
+        assert found == [*skipped, *coalesced, (7200.0, "FIRED", "UNSPECIFIED")]
+        outcomes = [outcome for _, outcome, _ in await rows(at, all_of_them)]
         assert outcomes == ["SKIPPED"] * 6 + ["FIRED"] * 6
-        assert sorted([await _take(stream) for _ in range(7)]) == ["each"] * 6 + ["look"]
+        assert sorted([await take(stream) for _ in range(7)]) == ["each"] * 6 + ["look"]
 
-    _with_agent(folder, body)
+    with_agent(folder, body)
 
 
 def test_a_note_for_once_that_is_too_late_is_skipped_with_an_alert(folder: Path) -> None:
     async def body(at: Serving, stream: Stream) -> None:
-        late = await _create(at, "late", delay=_span(60), catch_up=_span(600))
-        just = await _create(at, "just", delay=_span(60), catch_up=_span(HOUR))
-        await _fire(at, HOUR + 60)
-        assert _state(await _get(at, late)) == "SKIPPED"
-        assert await _rows(at, late) == [(60.0, "SKIPPED", "MISSED")]
-        assert _state(await _get(at, just)) == "FIRED"
-        assert await _take(stream) == "just"
+        late = await create(at, "late", delay=span(60), catch_up=span(600))
+        just = await create(at, "just", delay=span(60), catch_up=span(HOUR))
+        await fire(at, HOUR + 60)
+        assert state_of(await get(at, late)) == "SKIPPED"
+        assert await rows(at, late) == [(60.0, "SKIPPED", "MISSED")]
+        assert state_of(await get(at, just)) == "FIRED"
+        assert await take(stream) == "just"
         alerts = await at.core.alerts.list_page("", 10, "")
-        assert [a.kind for a in alerts[0]] == ["note-skipped"]
+        assert [(a.kind, a.subject) for a in alerts[0]] == [("note-skipped", f"task {late.id}")]
         assert late.id in alerts[0][0].text
 
-    _with_agent(folder, body)
+    with_agent(folder, body)
 
 
 def test_while_the_note_before_waits_no_other_is_sent(folder: Path) -> None:
     async def body(at: Serving, stream: Stream) -> None:
         await at.messaging.SetDoNotDisturb(_dnd(True))
-        task = await _create(at, schedule=_every(600))
+        task = await create(at, schedule=every(600))
         for _ in range(4):
-            await _fire(at, 600)
-        rows = await _rows(at, task)
-        assert [(o, r) for _, o, r in rows] == [
+            await fire(at, 600)
+        found = await rows(at, task)
+        assert [(o, r) for _, o, r in found] == [
             ("FIRED", "UNSPECIFIED"),
             *[("COALESCED", "STILL_WAITING")] * 3,
         ]
-        last = (await _get(at, task)).last_occurrence
-        assert last.delivery_id == (await _get(at, task)).delivery_id
+        last = (await get(at, task)).last_occurrence
+        assert last.delivery_id == (await get(at, task)).delivery_id
         await at.messaging.SetDoNotDisturb(_dnd(False))
-        assert await _take(stream) == "look"
-        await _fire(at, 600)
-        assert await _take(stream) == "look"
+        assert await take(stream) == "look"
+        await fire(at, 600)
+        assert await take(stream) == "look"
 
-    _with_agent(folder, body)
+    with_agent(folder, body)
 
 
 def _dnd(enabled: bool) -> Any:
@@ -184,130 +129,170 @@ def _dnd(enabled: bool) -> Any:
 
 def test_a_pause_skips_what_repeats_and_keeps_what_fires_once(folder: Path) -> None:
     async def body(at: Serving, stream: Stream) -> None:
-        often = await _create(at, "often", schedule=_every(600))
-        once = await _create(at, "once", delay=_span(900))
+        often = await create(at, "often", schedule=every(600))
+        once = await create(at, "once", delay=span(900))
         for task in (often, once):
             done = await at.scheduler.PauseTask(pb.PauseTaskRequest(id=task.id, note="lunch"))
-            assert (_state(done.task), done.task.pause_note) == ("PAUSED", "lunch")
+            assert (state_of(done.task), done.task.pause_note) == ("PAUSED", "lunch")
             assert done.task.paused_by == "operator"
         for _ in range(3):
-            await _fire(at, 600)
-        assert await _rows(at, often) == [(600.0 * n, "SKIPPED", "PAUSED") for n in (1, 2, 3)]
-        assert await _rows(at, once) == []
+            await fire(at, 600)
+        assert await rows(at, often) == [(600.0 * n, "SKIPPED", "PAUSED") for n in (1, 2, 3)]
+        assert await rows(at, once) == []
         for task in (often, once):
             resumed = await at.scheduler.ResumeTask(pb.ResumeTaskRequest(id=task.id))
-            assert _state(resumed.task) == "PENDING"
-        await _fire(at)
-        assert await _take(stream) == "once"
-        await _fire(at, 600)
-        assert await _take(stream) == "often"
+            assert state_of(resumed.task) == "PENDING"
+        await fire(at)
+        assert await take(stream) == "once"
+        await fire(at, 600)
+        assert await take(stream) == "often"
 
-    _with_agent(folder, body)
+    with_agent(folder, body)
 
 
 def test_a_pause_of_all_holds_new_tasks_too(folder: Path) -> None:
     async def body(at: Serving, stream: Stream) -> None:
-        alone = await _create(at, "alone", delay=_span(60))
+        alone = await create(at, "alone", delay=span(60))
         await at.scheduler.PauseTask(pb.PauseTaskRequest(id=alone.id))
         await at.scheduler.PauseTask(pb.PauseTaskRequest(all=True, note="night"))
-        once = await _create(at, "once", delay=_span(60))
-        often = await _create(at, "often", schedule=_every(60))
-        await _fire(at, 60)
+        once = await create(at, "once", delay=span(60))
+        often = await create(at, "often", schedule=every(60))
+        await fire(at, 60)
         told = await at.scheduler.GetScheduler(pb.GetSchedulerRequest())
         assert (told.paused, told.paused_by, told.pause_note) == (True, "operator", "night")
-        assert (told.open_tasks, await _rows(at, once)) == (3, [])
-        assert await _rows(at, often) == [(60.0, "SKIPPED", "PAUSED")]
+        assert (told.open_tasks, await rows(at, once)) == (3, [])
+        assert await rows(at, often) == [(60.0, "SKIPPED", "PAUSED")]
         await at.scheduler.ResumeTask(pb.ResumeTaskRequest(all=True))
-        await _fire(at)
-        assert await _take(stream) == "once"
-        assert _state(await _get(at, alone)) == "PAUSED"
+        await fire(at)
+        assert await take(stream) == "once"
+        assert state_of(await get(at, alone)) == "PAUSED"
         assert not (await at.scheduler.GetScheduler(pb.GetSchedulerRequest())).paused
 
-    _with_agent(folder, body)
+    with_agent(folder, body)
+
+
+def test_a_pause_of_all_begins_and_ends_once(folder: Path) -> None:
+    async def body(at: Serving, stream: Stream) -> None:
+        everything = pb.PauseTaskRequest(all=True, note="first")
+        assert (await fails(at.scheduler.ResumeTask(pb.ResumeTaskRequest(all=True)))).code is (
+            Code.FAILED_PRECONDITION
+        )
+        await at.scheduler.PauseTask(everything)
+        error = await fails(at.scheduler.PauseTask(pb.PauseTaskRequest(all=True, note="second")))
+        assert error.code is Code.FAILED_PRECONDITION
+        told = await at.scheduler.GetScheduler(pb.GetSchedulerRequest())
+        assert told.pause_note == "first"
+
+    with_agent(folder, body)
+
+
+def test_notes_that_a_limit_put_off_come_in_the_order_of_their_due_times(folder: Path) -> None:
+    async def body(at: Serving, stream: Stream) -> None:
+        await at.core.credit.hold("operator", "generic@elsewhere", START + timedelta(hours=1))
+        delays = (30, 10, 20, 50, 40)
+        for n in delays:
+            await create(at, f"after {n}", delay=span(n))
+        for _ in range(60):
+            await fire(at, 1)
+        deferred = [e async for e in _deferrals(at)]
+        assert len(deferred) == len(delays)
+        await at.core.credit.release("operator", "generic@elsewhere")
+        await at.core.credit.run_due()
+        await fire(at)
+        taken = [await take(stream) for _ in delays]
+        assert taken == [f"after {n}" for n in sorted(delays)]
+
+    with_agent(folder, body)
+
+
+async def _deferrals(at: Serving) -> AsyncIterator[str]:
+    sql = "select subject from event where kind = 'task.deferred'"
+    for row in await at.core.store.read(lambda db: db.execute_sql(sql).fetchall()):
+        yield row[0]
 
 
 def test_a_note_paused_beyond_its_window_says_so(folder: Path) -> None:
     async def body(at: Serving, stream: Stream) -> None:
-        once = await _create(at, delay=_span(60))
+        once = await create(at, delay=span(60))
         await at.scheduler.PauseTask(pb.PauseTaskRequest(id=once.id))
-        await _fire(at, 2 * HOUR)
+        await fire(at, 2 * HOUR)
         await at.scheduler.ResumeTask(pb.ResumeTaskRequest(id=once.id))
-        await _fire(at)
-        assert await _rows(at, once) == [(60.0, "SKIPPED", "PAUSED")]
-        assert _state(await _get(at, once)) == "SKIPPED"
+        await fire(at)
+        assert await rows(at, once) == [(60.0, "SKIPPED", "PAUSED")]
+        assert state_of(await get(at, once)) == "SKIPPED"
 
-    _with_agent(folder, body)
+    with_agent(folder, body)
 
 
 def test_run_now_fires_beside_the_schedule_or_instead_of_the_one_firing(folder: Path) -> None:
     async def body(at: Serving, stream: Stream) -> None:
-        often = await _create(at, "often", schedule=_every(600))
-        once = await _create(at, "once", delay=_span(600))
+        often = await create(at, "often", schedule=every(600))
+        once = await create(at, "once", delay=span(600))
         at.clock.advance(1)
         for _ in range(2):  # a repeat with the same request id fires nothing
             ran = await at.scheduler.RunTask(pb.RunTaskRequest(id=often.id, request_id="r"))
             assert ran.occurrence.reason == pb.OCCURRENCE_REASON_RUN_NOW
-            assert await _rows(at, often) == [(1.0, "FIRED", "RUN_NOW")]
-        assert await _take(stream) == "often"
+            assert await rows(at, often) == [(1.0, "FIRED", "RUN_NOW")]
+        assert await take(stream) == "often"
         ran = await at.scheduler.RunTask(pb.RunTaskRequest(id=once.id))
-        assert (_state(ran.task), await _take(stream)) == ("FIRED", "once")
-        assert await _rows(at, once) == [(600.0, "FIRED", "RUN_NOW")]
-        await _fire(at, 599)
-        assert await _take(stream) == "often"
+        assert (state_of(ran.task), await take(stream)) == ("FIRED", "once")
+        assert await rows(at, once) == [(600.0, "FIRED", "RUN_NOW")]
+        await fire(at, 599)
+        assert await take(stream) == "often"
         assert await at.core.scheduler.list_page("", None, 0, "")
         error = await fails(at.scheduler.RunTask(pb.RunTaskRequest(id=once.id)))
         assert error.code is Code.FAILED_PRECONDITION
 
-    _with_agent(folder, body)
+    with_agent(folder, body)
 
 
 def test_a_task_is_rescheduled_from_now_on(folder: Path) -> None:
     async def body(at: Serving, stream: Stream) -> None:
-        task = await _create(at, delay=_span(HOUR))
+        task = await create(at, delay=span(HOUR))
         at.clock.advance(60)
         changed = await at.scheduler.UpdateTask(
-            pb.UpdateTaskRequest(id=task.id, schedule=_every(60), expected_version=1)
+            pb.UpdateTaskRequest(id=task.id, schedule=every(60), expected_version=1)
         )
         assert changed.task.version == 2
-        await _fire(at, 60)
-        assert await _take(stream) == "look"
-        stale = pb.UpdateTaskRequest(id=task.id, schedule=_every(60), expected_version=1)
+        await fire(at, 60)
+        assert await take(stream) == "look"
+        stale = pb.UpdateTaskRequest(id=task.id, schedule=every(60), expected_version=1)
         error = await fails(at.scheduler.UpdateTask(stale))
         assert (error.code, error.metadata) == (Code.ABORTED, {"current_version": "2"})
         await at.scheduler.CancelTask(pb.CancelTaskRequest(id=task.id))
-        again = pb.UpdateTaskRequest(id=task.id, schedule=_every(60))
+        again = pb.UpdateTaskRequest(id=task.id, schedule=every(60))
         assert (await fails(at.scheduler.UpdateTask(again))).code is Code.FAILED_PRECONDITION
-        await _fire(at, HOUR)
-        assert len(await _rows(at, task)) == 1
+        await fire(at, HOUR)
+        assert len(await rows(at, task)) == 1
 
-    _with_agent(folder, body)
+    with_agent(folder, body)
 
 
 def test_a_clock_that_is_set_back_fires_nothing_twice(folder: Path) -> None:
     async def body(at: Serving, stream: Stream) -> None:
-        task = await _create(at, schedule=_every(600))
-        await _fire(at, 600)
-        assert await _take(stream) == "look"
+        task = await create(at, schedule=every(600))
+        await fire(at, 600)
+        assert await take(stream) == "look"
         at.clock.set(START + timedelta(seconds=300))
-        await _fire(at)
-        await _fire(at, 300)
-        assert len(await _rows(at, task)) == 1
+        await fire(at)
+        await fire(at, 300)
+        assert len(await rows(at, task)) == 1
         at.clock.set(START)
-        again = pb.UpdateTaskRequest(id=task.id, schedule=_every(600))  # the same time once more
+        again = pb.UpdateTaskRequest(id=task.id, schedule=every(600))  # the same time once more
         await at.scheduler.UpdateTask(again)
-        await _fire(at, 600)
-        assert len(await _rows(at, task)) == 1
-        await _fire(at, 600)
-        assert await _take(stream) == "look"
-        assert [n for n, _, _ in await _rows(at, task)] == [600.0, 1200.0]
+        await fire(at, 600)
+        assert len(await rows(at, task)) == 1
+        await fire(at, 600)
+        assert await take(stream) == "look"
+        assert [n for n, _, _ in await rows(at, task)] == [600.0, 1200.0]
 
-    _with_agent(folder, body)
+    with_agent(folder, body)
 
 
 def test_the_end_of_a_session_ends_its_tasks_and_takes_no_more(folder: Path) -> None:
     async def body(at: Serving, stream: Stream) -> None:
-        once = await _create(at, "once", delay=_span(60))
-        often = await _create(at, "often", schedule=_every(60))
+        once = await create(at, "once", delay=span(60))
+        often = await create(at, "often", schedule=every(60))
         await at.scheduler.PauseTask(pb.PauseTaskRequest(id=often.id))
         await at.state.UpdateSession(
             state.UpdateSessionRequest(
@@ -316,35 +301,35 @@ def test_the_end_of_a_session_ends_its_tasks_and_takes_no_more(folder: Path) -> 
             )
         )
         for task in (once, often):
-            assert _state(await _get(at, task)) == "EXPIRED"
-            assert await _rows(at, task) == [(60.0, "EXPIRED", "SESSION_ENDED")]
-        await _fire(at, 3600)
+            assert state_of(await get(at, task)) == "EXPIRED"
+            assert await rows(at, task) == [(60.0, "EXPIRED", "SESSION_ENDED")]
+        await fire(at, 3600)
         overview = await at.scheduler.GetScheduler(pb.GetSchedulerRequest())
         assert (overview.open_tasks, overview.HasField("next_due_time")) == (0, False)
-        error = await fails(_create(at, "more"))
+        error = await fails(create(at, "more"))
         assert (error.code, error.fields) == (Code.INVALID_ARGUMENT, ("target",))
         assert "has ended" in error.message
 
-    _with_agent(folder, body)
+    with_agent(folder, body)
 
 
 def test_the_same_note_again_and_again_is_refused_with_the_earlier_task(folder: Path) -> None:
     async def body(at: Serving, stream: Stream) -> None:
-        first = await _create(at, schedule=_every(600))
-        error = await fails(_create(at, schedule=_every(700)))
+        first = await create(at, schedule=every(600))
+        error = await fails(create(at, schedule=every(700)))
         assert (error.code, error.reason, error.fields) == (
             Code.ALREADY_EXISTS,
             "REPEATED_NOTE",
             ("note",),
         )
         assert error.metadata["task_id"] == first.id
-        made = [await _create(at, "once") for _ in range(SAME_OPEN)]
-        error = await fails(_create(at, "once"))
+        made = [await create(at, "once") for _ in range(SAME_OPEN)]
+        error = await fails(create(at, "once"))
         assert error.metadata["task_id"] == made[-1].id
         await at.scheduler.CancelTask(pb.CancelTaskRequest(id=made[0].id))
-        await _create(at, "once")
+        await create(at, "once")
 
-    _with_agent(folder, body)
+    with_agent(folder, body)
 
 
 def test_an_agent_that_schedules_its_next_check_in_is_no_loop_but_a_quick_one_is(
@@ -352,25 +337,25 @@ def test_an_agent_that_schedules_its_next_check_in_is_no_loop_but_a_quick_one_is
 ) -> None:
     async def body(at: Serving, stream: Stream) -> None:
         for _ in range(40):
-            await _create(at, "check in")
-            await _fire(at, 60)
-            assert await _take(stream) == "check in"
+            await create(at, "check in")
+            await fire(at, 60)
+            assert await take(stream) == "check in"
         for _ in range(SAME_RECENT):
-            await _create(at, "quick", delay=_span(0))
-            await _fire(at, 1)
-            assert await _take(stream) == "quick"
-        assert (await fails(_create(at, "quick", delay=_span(0)))).reason == "REPEATED_NOTE"
+            await create(at, "quick", delay=span(0))
+            await fire(at, 1)
+            assert await take(stream) == "quick"
+        assert (await fails(create(at, "quick", delay=span(0)))).reason == "REPEATED_NOTE"
         at.clock.advance(600)
-        await _create(at, "quick", delay=_span(0))
+        await create(at, "quick", delay=span(0))
 
-    _with_agent(folder, body)
+    with_agent(folder, body)
 
 
 def test_an_agent_has_no_more_open_tasks_than_it_may_have(folder: Path) -> None:
     async def body(at: Serving, stream: Stream) -> None:
         at.core.scheduler._max_open = 3
-        made = [await _create(at, f"note {n}") for n in range(3)]
-        error = await fails(_create(at, "too much"))
+        made = [await create(at, f"note {n}") for n in range(3)]
+        error = await fails(create(at, "too much"))
         assert (error.code, error.reason, error.fields) == (
             Code.RESOURCE_EXHAUSTED,
             "LIMIT_REACHED",
@@ -378,14 +363,14 @@ def test_an_agent_has_no_more_open_tasks_than_it_may_have(folder: Path) -> None:
         )
         await at.scheduler.CancelTask(pb.CancelTaskRequest(id=made[0].id))
         await at.scheduler.PauseTask(pb.PauseTaskRequest(id=made[1].id))  # still open
-        await _create(at, "note 4")
-        assert (await fails(_create(at, "too much"))).reason == "LIMIT_REACHED"
-        await _fire(at, 60)
-        await _create(at, "note 5")
+        await create(at, "note 4")
+        assert (await fails(create(at, "too much"))).reason == "LIMIT_REACHED"
+        await fire(at, 60)
+        await create(at, "note 5")
         listed = await at.scheduler.ListTasks(pb.ListTasksRequest())
         assert len(listed.tasks) == 5  # nothing of what was refused
 
-    _with_agent(folder, body)
+    with_agent(folder, body)
 
 
 BAD: list[tuple[dict[str, Any], str]] = [
@@ -394,17 +379,17 @@ BAD: list[tuple[dict[str, Any], str]] = [
     ({"schedule": pb.Schedule(cron="@never")}, "schedule.cron"),
     ({"schedule": pb.Schedule(cron="0 0 30 2 *")}, "schedule.cron"),
     ({"schedule": pb.Schedule(cron="0 9 * * *", time_zone="Mars")}, "schedule.time_zone"),
-    ({"schedule": _every(0)}, "schedule.every"),
-    ({"schedule": _every(0.001)}, "schedule.every"),
+    ({"schedule": every(0)}, "schedule.every"),
+    ({"schedule": every(0.001)}, "schedule.every"),
     ({"schedule": pb.Schedule(at="2020-01-01T00:00")}, "schedule.at"),
     ({"schedule": pb.Schedule(at="2027-02-30T00:00")}, "schedule.at"),
-    ({"schedule": _every(60, until="2020-01-01T00:00")}, "schedule.until"),
-    ({"schedule": _every(60), "delay": _span(1)}, "schedule"),
-    ({"schedule": _every(60), "catch_up": _span(1)}, "catch_up"),
-    ({"schedule": _every(60), "missed": 9}, "missed"),
-    ({"schedule": _every(60), "mode": 9}, "mode"),
-    ({"delay": _span(-1)}, "delay"),
-    ({"delay": _span(1), "request_id": "x" * 201}, "request_id"),
+    ({"schedule": every(60, until="2020-01-01T00:00")}, "schedule.until"),
+    ({"schedule": every(60), "delay": span(1)}, "schedule"),
+    ({"schedule": every(60), "catch_up": span(1)}, "catch_up"),
+    ({"schedule": every(60), "missed": 9}, "missed"),
+    ({"schedule": every(60), "mode": 9}, "mode"),
+    ({"delay": span(-1)}, "delay"),
+    ({"delay": span(1), "request_id": "x" * 201}, "request_id"),
 ]
 
 
@@ -413,18 +398,18 @@ def test_bad_input_names_the_field_and_leaves_nothing(
     folder: Path, wrong: dict[str, Any], field: str
 ) -> None:
     async def body(at: Serving, stream: Stream) -> None:
-        error = await fails(_create(at, **wrong))
+        error = await fails(create(at, **wrong))
         assert (error.code, error.fields) == (Code.INVALID_ARGUMENT, (field,))
         assert not (await at.scheduler.ListTasks(pb.ListTasksRequest())).tasks
-        task = await _create(at)
+        task = await create(at)
         if "delay" not in wrong and wrong.keys() == {"schedule"}:
             change = pb.UpdateTaskRequest(id=task.id, schedule=wrong["schedule"])
             assert (await fails(at.scheduler.UpdateTask(change))).fields == (field,)
-            assert await _get(at, task) == task
+            assert await get(at, task) == task
             preview = pb.PreviewScheduleRequest(schedule=wrong["schedule"])
             assert (await fails(at.scheduler.PreviewSchedule(preview))).fields == (field,)
 
-    _with_agent(folder, body)
+    with_agent(folder, body)
 
 
 def test_a_pause_names_one_task_or_all(folder: Path) -> None:
@@ -437,7 +422,7 @@ def test_a_pause_names_one_task_or_all(folder: Path) -> None:
                 error = await fails(call(request(**given)))
                 assert (error.code, error.fields) == (Code.INVALID_ARGUMENT, ("id",))
 
-    _with_agent(folder, body)
+    with_agent(folder, body)
 
 
 def test_a_preview_shows_the_next_firings_and_schedules_nothing(folder: Path) -> None:
@@ -452,7 +437,7 @@ def test_a_preview_shows_the_next_firings_and_schedules_nothing(folder: Path) ->
             _utc(2026, 3, 30, 0, 30),
         ]
         assert shown.time_zone == "Europe/Vienna"
-        ends = pb.PreviewScheduleRequest(schedule=_every(60, until="12:02", time_zone="UTC"))
+        ends = pb.PreviewScheduleRequest(schedule=every(60, until="12:02", time_zone="UTC"))
         assert len((await at.scheduler.PreviewSchedule(ends)).nominal_times) == 2
         for count in (-1, 1001):
             wrong = pb.PreviewScheduleRequest(schedule=cron, count=count)
@@ -464,45 +449,45 @@ def test_a_preview_shows_the_next_firings_and_schedules_nothing(folder: Path) ->
 
 def test_a_watch_shows_each_change_of_a_task_and_of_its_delivery(folder: Path) -> None:
     async def body(at: Serving, stream: Stream) -> None:
-        there = await _create(at, "there")
+        there = await create(at, "there")
         watch = at.scheduler.WatchTasks(pb.WatchTasksRequest(session="atlas"))
 
         async def seen() -> tuple[str, str, str]:
             change = await asyncio.wait_for(watch.read(), PATIENCE)
             delivery = delivery_pb2.DeliveryState.Name(change.task.delivery_state)
-            return change.task.note, _state(change.task), delivery.removeprefix("DELIVERY_STATE_")
+            return change.task.note, state_of(change.task), delivery.removeprefix("DELIVERY_STATE_")
 
         assert await seen() == ("there", "PENDING", "UNSPECIFIED")
         await at.scheduler.PauseTask(pb.PauseTaskRequest(id=there.id))
         assert await seen() == ("there", "PAUSED", "UNSPECIFIED")
         await at.scheduler.RunTask(pb.RunTaskRequest(id=there.id))
         assert (await seen())[:2] == ("there", "FIRED")
-        assert await _take(stream) == "there"
+        assert await take(stream) == "there"
         while (await seen())[2] != "CONFIRMED":
             pass
-        await _create(at, "new")
+        await create(at, "new")
         while (await seen())[0] != "new":
             pass
         watch.cancel()
 
-    _with_agent(folder, body)
+    with_agent(folder, body)
 
 
 def test_a_watch_of_one_task_shows_no_other(folder: Path) -> None:
     async def body(at: Serving, stream: Stream) -> None:
-        one, other = await _create(at, "one"), await _create(at, "other")
+        one, other = await create(at, "one"), await create(at, "other")
         watch = at.scheduler.WatchTasks(pb.WatchTasksRequest(ids=[one.id[:6]]))
         assert (await watch.read()).task.note == "one"
         await at.scheduler.CancelTask(pb.CancelTaskRequest(id=other.id))
         await at.scheduler.CancelTask(pb.CancelTaskRequest(id=one.id))
         change = await asyncio.wait_for(watch.read(), PATIENCE)
-        assert (change.task.note, _state(change.task)) == ("one", "CANCELLED")
+        assert (change.task.note, state_of(change.task)) == ("one", "CANCELLED")
         assert change.event_number > 0
         watch.cancel()
         nobody = at.scheduler.WatchTasks(pb.WatchTasksRequest(ids=["ffffff"]))
         assert (await fails(_first(nobody))).code is Code.NOT_FOUND
 
-    _with_agent(folder, body)
+    with_agent(folder, body)
 
 
 async def _first(watch: Any) -> Any:
@@ -511,46 +496,46 @@ async def _first(watch: Any) -> Any:
 
 def test_a_limited_agent_gets_one_note_when_its_limit_ends(folder: Path) -> None:
     async def body(at: Serving, stream: Stream) -> None:
-        often = await _create(at, "often", schedule=_every(1800))
-        once = await _create(at, "once", delay=_span(60))
+        often = await create(at, "often", schedule=every(1800))
+        once = await create(at, "once", delay=span(60))
         ends = START + timedelta(hours=5)
         await at.core.credit.hold("operator", "generic@elsewhere", ends)
         for _ in range(4):
-            await _fire(at, 1800)
+            await fire(at, 1800)
         for task in (often, once):
-            assert await _rows(at, task) == []
-            shown = await _get(at, task)
+            assert await rows(at, task) == []
+            shown = await get(at, task)
             assert shown.deferred_until.ToDatetime(START.tzinfo) == ends
         at.clock.set(ends)
         at.clock.advance(0)
         await at.core.credit.run_due()
-        await _fire(at)
-        assert await _rows(at, once) == [(60.0, "FIRED", "UNSPECIFIED")]
-        rows = await _rows(at, often)
-        assert [(o, r) for _, o, r in rows] == [
+        await fire(at)
+        assert await rows(at, once) == [(60.0, "FIRED", "UNSPECIFIED")]
+        found = await rows(at, often)
+        assert [(o, r) for _, o, r in found] == [
             *[("COALESCED", "USAGE_LIMITED")] * 9,
             ("FIRED", "UNSPECIFIED"),
         ]
-        assert sorted([await _take(stream), await _take(stream)]) == ["often", "once"]
-        assert (await _get(at, once)).note == "once"
+        assert sorted([await take(stream), await take(stream)]) == ["often", "once"]
+        assert (await get(at, once)).note == "once"
 
-    _with_agent(folder, body)
+    with_agent(folder, body)
 
 
 def test_a_limit_that_is_lifted_by_hand_lets_the_notes_go_at_once(folder: Path) -> None:
     async def body(at: Serving, stream: Stream) -> None:
-        once = await _create(at, delay=_span(60))
+        once = await create(at, delay=span(60))
         await at.core.credit.hold("operator", "generic@elsewhere", START + timedelta(hours=9))
-        await _fire(at, 60)
-        assert await _rows(at, once) == []
-        await _fire(at, 600)
+        await fire(at, 60)
+        assert await rows(at, once) == []
+        await fire(at, 600)
         await at.core.credit.release("operator", "generic@elsewhere")
         await at.core.credit.run_due()
         assert at.core.scheduler.changed.is_set()
-        await _fire(at)
-        assert await _take(stream) == "look"
+        await fire(at)
+        assert await take(stream) == "look"
 
-    _with_agent(folder, body)
+    with_agent(folder, body)
 
 
 def test_a_request_id_is_honoured_over_a_restart_and_a_day(folder: Path) -> None:
@@ -559,12 +544,12 @@ def test_a_request_id_is_honoured_over_a_restart_and_a_day(folder: Path) -> None
     async def first() -> None:
         async with serving(folder, clock) as at:
             await at.alive("dev", "%1")
-            made.append(await _create(at, schedule=_every(600), request_id="r1"))
+            made.append(await create(at, schedule=every(600), request_id="r1"))
 
     async def again() -> None:
         async with serving(folder, clock) as at:
             for delay in (1, 10):
-                same = await _create(at, "other", delay=_span(delay), request_id="r1")
+                same = await create(at, "other", delay=span(delay), request_id="r1")
                 assert (same.id, same.note) == (made[0].id, "look")
             assert len((await at.scheduler.ListTasks(pb.ListTasksRequest())).tasks) == 1
 
@@ -578,36 +563,34 @@ def test_a_repeat_that_would_be_refused_by_now_returns_the_first_ones_task(folde
     async def body(at: Serving, stream: Stream) -> None:
         asked = (
             {"schedule": pb.Schedule(at="2026-11-21T12:10Z")},
-            {"schedule": _every(60, until="2026-11-21T12:10Z")},
+            {"schedule": every(60, until="2026-11-21T12:10Z")},
         )
-        made = [
-            await _create(at, f"n{n}", request_id=f"r{n}", **how) for n, how in enumerate(asked)
-        ]
+        made = [await create(at, f"n{n}", request_id=f"r{n}", **how) for n, how in enumerate(asked)]
         at.clock.advance(HOUR)
         for n, how in enumerate(asked):
-            again = await _create(at, f"n{n}", request_id=f"r{n}", **how)
+            again = await create(at, f"n{n}", request_id=f"r{n}", **how)
             assert again.id == made[n].id
-            assert (await fails(_create(at, f"n{n}", **how))).code is Code.INVALID_ARGUMENT
-        gone = pb.CreateTaskRequest(note="n0", delay=_span(1), target="gone:dev", request_id="r0")
+            assert (await fails(create(at, f"n{n}", **how))).code is Code.INVALID_ARGUMENT
+        gone = pb.CreateTaskRequest(note="n0", delay=span(1), target="gone:dev", request_id="r0")
         assert (await at.scheduler.CreateTask(gone)).task.id == made[0].id
 
-    _with_agent(folder, body)
+    with_agent(folder, body)
 
 
 def test_many_rows_are_caught_up_in_portions(folder: Path) -> None:
     async def body(at: Serving, stream: Stream) -> None:
-        task = await _create(at, schedule=_every(1), catch_up=_span(10))
+        task = await create(at, schedule=every(1), catch_up=span(10))
         before = at.core.store.commits
-        await _fire(at, 3000)
+        await fire(at, 3000)
         assert at.core.store.commits - before >= 6
         rows = await at.core.store.read(_count)
         assert rows == [("COALESCED", 10), ("FIRED", 1), ("SKIPPED", 2989)]
-        assert await _take(stream) == "look"
-        assert (await _get(at, task)).due_time.ToDatetime(START.tzinfo) == START + timedelta(
+        assert await take(stream) == "look"
+        assert (await get(at, task)).due_time.ToDatetime(START.tzinfo) == START + timedelta(
             seconds=3001
         )
 
-    _with_agent(folder, body)
+    with_agent(folder, body)
 
 
 def _count(db: Any) -> list[tuple[str, int]]:
@@ -617,10 +600,10 @@ def _count(db: Any) -> list[tuple[str, int]]:
 
 def test_the_count_of_open_tasks_is_what_there_is(folder: Path) -> None:
     async def body(at: Serving, stream: Stream) -> None:
-        made = [await _create(at, f"n{n}", delay=_span(n)) for n in range(8)]
+        made = [await create(at, f"n{n}", delay=span(n)) for n in range(8)]
         await at.scheduler.CancelTask(pb.CancelTaskRequest(id=made[7].id))
         await at.scheduler.PauseTask(pb.PauseTaskRequest(id=made[6].id))
-        await _fire(at, 3)
+        await fire(at, 3)
 
         def both(tx: Transaction) -> tuple[Any, ...]:
             counted = "select count(*) from task where state in ('PENDING', 'PAUSED')"
@@ -628,24 +611,24 @@ def test_the_count_of_open_tasks_is_what_there_is(folder: Path) -> None:
 
         assert await at.core.store.write(both) == (3, 3)
 
-    _with_agent(folder, body)
+    with_agent(folder, body)
 
 
 def test_dead_and_expired_notes_raise_an_alert_and_limited_ones_wait(folder: Path) -> None:
     async def body(at: Serving, stream: Stream) -> None:
         await at.messaging.SetDoNotDisturb(_dnd(True))
-        task = await _create(at, delay=_span(0))
-        await _fire(at)
+        task = await create(at, delay=span(0))
+        await fire(at)
         await at.core.credit.hold("operator", "generic@elsewhere", START + timedelta(days=3))
         for _ in range(60):
             at.clock.advance(HOUR / 2 + 60)
             await at.core.mailbox._sweep()
-        assert (await _get(at, task)).delivery_state == delivery_pb2.DELIVERY_STATE_PENDING
+        assert (await get(at, task)).delivery_state == delivery_pb2.DELIVERY_STATE_PENDING
         await at.core.credit.release("operator", "generic@elsewhere")
         at.clock.advance(2 * HOUR)
         await at.core.mailbox._sweep()
-        assert (await _get(at, task)).delivery_state == delivery_pb2.DELIVERY_STATE_EXPIRED
+        assert (await get(at, task)).delivery_state == delivery_pb2.DELIVERY_STATE_EXPIRED
         alerts, _ = await at.core.alerts.list_page("", 10, "")
         assert "dead-letter" in [a.kind for a in alerts]
 
-    _with_agent(folder, body, loops=())
+    with_agent(folder, body, loops=())

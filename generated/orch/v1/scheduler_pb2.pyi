@@ -100,7 +100,7 @@ class _OccurrenceReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Occu
     """RunTask asked for it."""
 
 class OccurrenceReason(_OccurrenceReason, metaclass=_OccurrenceReasonEnumTypeWrapper):
-    """Why a planned firing did not fire at its time."""
+    """Why a planned firing did not simply fire at its time."""
 
 OCCURRENCE_REASON_UNSPECIFIED: OccurrenceReason.ValueType  # 0
 """Not set: nothing stood in its way."""
@@ -244,7 +244,7 @@ class Occurrence(_message.Message):
     reason: Global___OccurrenceReason.ValueType
     """Why, when it did not simply fire."""
     delivery_id: _builtins.str
-    """The delivery it became, or that stands for it; empty when there is none."""
+    """The delivery it became; with STILL_WAITING the one that stands for it; else empty."""
     delivery_state: _delivery_pb2.DeliveryState.ValueType
     """How far that delivery has come."""
     delivery_detail: _builtins.str

@@ -29,7 +29,24 @@ _ALIASES = {
     "@annually": "0 0 1 1 *",
 }
 #: A range of one value with a step, which cronsim takes for "from this value on": just the value.
-_RANGE_OF_ONE = re.compile(r"(?<![^\s,])(\w+)-\1/0*[1-9]\d*(?![^\s,])", re.ASCII | re.IGNORECASE)
+_RANGE_OF_ONE = re.compile(r"(?<![^\s,])(\w+)-(\w+)/0*[1-9]\d*(?![^\s,])", re.ASCII)
+_NAMES = {
+    name: number
+    for names, first in (
+        ("SUN MON TUE WED THU FRI SAT", 0),
+        ("JAN FEB MAR APR MAY JUN JUL AUG SEP OCT NOV DEC", 1),
+    )
+    for number, name in enumerate(names.split(), first)
+}
+#: The fields as cronsim calls them, and what each takes.
+_FIELDS = (
+    ("minute", "0 to 59"),
+    ("hour", "0 to 23"),
+    ("day-of-month", "1 to 31, L or LW"),
+    ("month", "1 to 12 or JAN to DEC"),
+    ("day-of-week", "0 to 7 or SUN to SAT, MON#2 or 5L"),
+)
+_DAY, _MONTH = 2, 3
 _LONGEST = 200
 _SECOND = timedelta(seconds=1)
 _SAMPLE = datetime(2024, 1, 1)  # noqa: DTZ001 - a time on the wall
@@ -55,11 +72,32 @@ def check(expression: str) -> None:
     try:
         next(_stepping(expression, _SAMPLE))
     except CronSimError as exc:
-        raise InvalidInput(
-            FIELD, f"The cron expression '{shown}' is wrong: {str(exc).lower()}."
-        ) from exc
+        raise InvalidInput(FIELD, _explained(shown, fields, str(exc))) from exc
     except StopIteration as exc:
         raise InvalidInput(FIELD, f"The cron expression '{shown}' never comes.") from exc
+
+
+def _explained(shown: str, fields: list[str], said: str) -> str:
+    """What is wrong with an expression that cronsim does not take; it says which field."""
+    at = next((n for n, (name, _) in enumerate(_FIELDS) if said.endswith(name)), None)
+    if at is None:
+        return f"The cron expression '{shown}' is wrong: {said.lower()}."
+    if at == _DAY and _is_right(" ".join((*fields[:_MONTH], "*", fields[-1]))):
+        return f"The cron expression '{shown}' never comes: none of its months has such a day."
+    name, allowed = _FIELDS[at]
+    return (
+        f"The cron expression '{shown}' is wrong in its {name.replace('-', ' ')}"
+        f" '{printable(fields[at])}'; use {allowed}, lists (1,2), ranges that go upwards (1-5) and"
+        " steps (*/2)."
+    )
+
+
+def _is_right(expression: str) -> bool:
+    try:
+        _parsed(expression)
+    except CronSimError:
+        return False
+    return True
 
 
 def following(expression: str, tz: tzinfo, after: datetime) -> datetime | None:
@@ -95,7 +133,12 @@ def _repeats_through_the_day(expression: str) -> bool:
 
 
 def _canonical(expression: str) -> str:
-    return _RANGE_OF_ONE.sub(r"\1", _ALIASES.get(expression.strip().lower(), expression))
+    return _RANGE_OF_ONE.sub(_one, _ALIASES.get(expression.strip().lower(), expression))
+
+
+def _one(term: re.Match[str]) -> str:
+    first, last = (_NAMES.get(end.upper(), end.lstrip("0")) for end in term.groups())
+    return term[1] if str(first) == str(last) else term[0]
 
 
 def _stepping(expression: str, shown: datetime) -> CronSim:

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime, timedelta, tzinfo
 from enum import StrEnum
 from hashlib import blake2b
-from itertools import islice
+from itertools import islice, takewhile
 
 from orch_server.core import cron
 from orch_server.core.errors import InvalidInput
@@ -26,6 +26,7 @@ _NONE = timedelta(0)
 _MICROSECOND = timedelta(microseconds=1)
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _LAST_YEAR = 9000  # later times are not written
+_PREVIEWED = timedelta(days=36_525)
 
 
 class Form(StrEnum):
@@ -88,16 +89,20 @@ def plan(asked: Asked, now: datetime, local_zone: str) -> Schedule:
         )
     if asked.delay is not None:
         _refuse_extras(asked)
+        if asked.time_zone:
+            raise InvalidInput(
+                "schedule.time_zone", "A delay needs no time zone; it goes with at, cron or until."
+            )
         return Schedule(Form.ONCE, due_time(now, asked.delay))
     name = asked.time_zone or local_zone
     tz = zone(name, "schedule.time_zone")
     if asked.at is not None:
         _refuse_extras(asked)
         return Schedule(
-            Form.ONCE, _ahead(moment("schedule.at", asked.at, tz, now), now), time_zone=name
+            Form.ONCE, _ahead(moment("schedule.at", asked.at, tz, now), now, tz), time_zone=name
         )
     _check_jitter(asked.jitter)
-    end_at = moment("schedule.until", asked.until, tz, now) if asked.until else None
+    end_at = _end(asked.until, tz, now)
     if asked.every is not None:
         _check_every(asked.every)
         found = Schedule(Form.EVERY, now + asked.every, every=asked.every)
@@ -112,8 +117,8 @@ def plan(asked: Asked, now: datetime, local_zone: str) -> Schedule:
     if end_at is not None and found.first > end_at:
         raise InvalidInput(
             "schedule.until",
-            f"The schedule would never fire: its first time is {found.first.isoformat()}, after its"
-            f" end at {end_at.isoformat()}.",
+            f"The schedule would never fire: its first time is {_shown(found.first, tz)}, after its"
+            f" end at {_shown(end_at, tz)}; give a later end.",
         )
     return replace(found, jitter=asked.jitter, end_at=end_at)
 
@@ -123,7 +128,7 @@ def due_time(now: datetime, delay: timedelta) -> datetime:
     if not _NONE <= delay <= MAX_DELAY:
         raise InvalidInput(
             "delay",
-            f"A delay of {delay.total_seconds() / 60:g} minutes makes no sense; use 0 to"
+            f"A delay of {_length(delay)} makes no sense; use 0 to"
             f" {MAX_DELAY // timedelta(minutes=1):,} minutes ({MAX_DELAY.days} days).",
         )
     return now + delay
@@ -134,7 +139,7 @@ def check_catch_up(window: timedelta) -> timedelta:
     if not MIN_CATCH_UP <= window <= MAX_DELAY:
         raise InvalidInput(
             "catch_up",
-            f"A catch-up window of {window.total_seconds():g} s makes no sense; use 10 seconds to"
+            f"A catch-up window of {_length(window)} makes no sense; use 10 seconds to"
             f" {MAX_DELAY.days} days.",
         )
     return window
@@ -172,8 +177,9 @@ def due(schedule: Schedule, task_id: str, nominal: datetime) -> datetime:
 
 
 def upcoming(schedule: Schedule, count: int) -> list[datetime]:
-    """The first nominal times, at most so many."""
-    return list(islice(_times(schedule), count))
+    """The first nominal times, at most so many, within a hundred years."""
+    last = schedule.first + _PREVIEWED
+    return list(islice(takewhile(lambda at: at < last, _times(schedule)), count))
 
 
 def _times(schedule: Schedule) -> Iterator[datetime]:
@@ -192,18 +198,47 @@ def _refuse_extras(asked: Asked) -> None:
             )
 
 
-def _ahead(at: datetime, now: datetime) -> datetime:
+def _end(until: str, tz: tzinfo, now: datetime) -> datetime | None:
+    if not until:
+        return None
+    end_at = moment("schedule.until", until, tz, now)
+    if end_at.year >= _LAST_YEAR:
+        raise InvalidInput(
+            "schedule.until", f"The end {_shown(end_at, tz)} is too far away; leave it out."
+        )
+    return end_at
+
+
+def _ahead(at: datetime, now: datetime, tz: tzinfo) -> datetime:
     if now < at <= now + MAX_DELAY:
         return at
-    wrong = "has passed" if at <= now else f"is more than {MAX_DELAY.days} days ahead"
-    raise InvalidInput("schedule.at", f"The time {at.isoformat()} {wrong}; use one that is ahead.")
+    days = f"{MAX_DELAY.days} days"
+    wrong = "has passed; use one that is" if at <= now else f"is more than {days}"
+    raise InvalidInput("schedule.at", f"The time {_shown(at, tz)} {wrong} ahead.")
+
+
+def _shown(at: datetime, tz: tzinfo) -> str:
+    """A time as its zone has it, to the second."""
+    try:
+        return at.astimezone(tz).isoformat(" ", "seconds")
+    except OverflowError:  # at the ends of the calendar
+        return at.isoformat(" ", "seconds")
+
+
+def _length(span: timedelta) -> str:
+    """A length of time in the largest unit that gives a whole number."""
+    for name, unit in (("day", 86_400), ("hour", 3600), ("minute", 60), ("second", 1)):
+        count, rest = divmod(span.total_seconds(), unit)
+        if not rest and (count or unit == 1):
+            return f"{count:,.0f} {name}{'' if count == 1 else 's'}"
+    return f"{span.total_seconds():,.15g} seconds"
 
 
 def _check_every(every: timedelta) -> None:
     if not MIN_EVERY <= every <= MAX_DELAY:
         raise InvalidInput(
             "schedule.every",
-            f"An interval of {every.total_seconds():,.15g} s makes no sense; use 1 second to"
+            f"An interval of {_length(every)} makes no sense; use 1 second to"
             f" {MAX_DELAY.days} days.",
         )
 
@@ -212,5 +247,5 @@ def _check_jitter(jitter: timedelta) -> None:
     if not _NONE <= jitter <= MAX_JITTER:
         raise InvalidInput(
             "schedule.jitter",
-            f"A jitter of {jitter.total_seconds():g} s makes no sense; use 0 to 24 hours.",
+            f"A jitter of {_length(jitter)} makes no sense; use 0 to 24 hours.",
         )

@@ -19,6 +19,8 @@ _MOMENT = re.compile(
     r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d(:\d\d(\.\d{1,6})?)?(Z|[+-]\d\d:\d\d)?\Z", re.ASCII
 )
 _LONGEST_ZONE = 64
+#: Files of the zone data that are no zones, or count leap seconds.
+_OTHER_TIME = ("right/", "posixrules", "Factory", "localtime")
 
 
 @lru_cache(maxsize=256)
@@ -29,7 +31,7 @@ def _known_zone(name: str) -> ZoneInfo:
 def zone(name: str, field: str = "time_zone") -> ZoneInfo:
     """The zone with this IANA name. Raises InvalidInput."""
     try:
-        if 0 < len(name) <= _LONGEST_ZONE:
+        if 0 < len(name) <= _LONGEST_ZONE and not name.startswith(_OTHER_TIME):
             return _known_zone(name)
     except (
         ValueError,
@@ -61,13 +63,24 @@ def instant(shown: datetime, tz: tzinfo) -> datetime:
 def next_change(tz: tzinfo, after: datetime, until: datetime) -> datetime | None:
     """The first moment in (after, until] from which on the wall has another offset than before;
     None when it does not change. Two changes within a day that undo each other are not seen."""
-    left, offset = after, after.astimezone(tz).utcoffset()
-    while left < until:
-        right = min(left + _DAY, until)
-        if right.astimezone(tz).utcoffset() != offset:
-            return _change_between(tz, left, right)
-        left = right
+    for year in range(after.year, until.year + 1):
+        for change in _changes(tz, year):
+            if after < change <= until:
+                return change
     return None
+
+
+@lru_cache(maxsize=4096)
+def _changes(tz: tzinfo, year: int) -> tuple[datetime, ...]:
+    """The changes of the offset within a year (UTC)."""
+    found = []
+    left, end = datetime(year, 1, 1, tzinfo=UTC), datetime(year + 1, 1, 1, tzinfo=UTC)
+    while left < end:
+        right = left + _DAY
+        if right.astimezone(tz).utcoffset() != left.astimezone(tz).utcoffset():
+            found.append(_change_between(tz, left, right))
+        left = right
+    return tuple(found)
 
 
 def _change_between(tz: tzinfo, before: datetime, changed: datetime) -> datetime:

@@ -34,6 +34,7 @@ _PLACES_HOLD = 1.0
 _SOON = 1.0
 #: What the store did not take is written again after so long.
 _SAVE_AGAIN = 5.0
+_NEARLY = timedelta(milliseconds=998)  # a second, but for what two clocks may differ by
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,14 +118,15 @@ class CreditService:
         return self._clock.now() + timedelta(seconds=left if released else max(left, _SOON))
 
     def held_agents(self) -> dict[str, datetime]:
-        """Until when deliveries are held, for each agent for whom they are."""
+        """Until when deliveries are held, for each agent for whom they are; to a whole second, so
+        that it is the same each time that one asks."""
         held = {}
         for hold in self._holds.values():
             if hold.released_at is None or self._left(hold) + self._last_place(hold) > 0:
                 for agent in self.agents_of(hold.credential):
                     until = self.held_until(agent)
                     if until is not None:
-                        held[agent.id] = until
+                        held[agent.id] = (until + _NEARLY).replace(microsecond=0)
         return held
 
     def free_since(self, agent: Agent) -> float | None:

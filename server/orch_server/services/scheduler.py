@@ -3,7 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Collection, Iterable, Mapping
+from collections.abc import (
+    AsyncIterator,
+    Callable,
+    Collection,
+    Iterable,
+    Iterator,
+    Mapping,
+)
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -23,7 +31,7 @@ from orch_server.core.schedule import (
     plan,
     upcoming,
 )
-from orch_server.core.task import Occurrence, Outcome, Pause, Task, TaskState
+from orch_server.core.task import OPEN, Occurrence, Outcome, Pause, Task, TaskState
 from orch_server.core.text import clean_text
 from orch_server.services.events import LocalBus
 from orch_server.services.targets import Targets
@@ -105,9 +113,10 @@ class SchedulerService:
             if made is None:
                 raise
             return await self.get(made), 0
-        stored = await self._store.write(
-            lambda tx: tasks.insert(tx, task, new.request_id, self._max_open)
-        )
+        with self._looking_anew():
+            stored = await self._store.write(
+                lambda tx: tasks.insert(tx, task, new.request_id, self._max_open)
+            )
         self._look_by(task.due_at)
         return (task if stored == task.id else await self.get(stored)), removed
 
@@ -166,7 +175,8 @@ class SchedulerService:
     async def resume_all(self, caller: Caller) -> None:
         """Ends the pause of all firing."""
         actor = self._targets.name(caller)
-        await self._store.write(lambda tx: tasks.resume_all(tx, actor))
+        with self._looking_anew():
+            await self._store.write(lambda tx: tasks.resume_all(tx, actor))
         self.changed.set()
 
     async def run_now(
@@ -209,7 +219,7 @@ class SchedulerService:
             lambda db: Overview(agenda.paused(db), tasks.next_due(db), agenda.count_open(db))
         )
 
-    def preview(
+    async def preview(
         self, asked: Asked, count: int, start: datetime | None
     ) -> tuple[list[datetime], Schedule]:
         """The next nominal times of a schedule, and the schedule as it was understood."""
@@ -218,30 +228,30 @@ class SchedulerService:
                 "count", f"A preview of {count} firings makes no sense; use 1 to {_MAX_PREVIEW:,}."
             )
         schedule = plan(asked, start or self._clock.now(), self._local_zone)
-        return upcoming(schedule, count or _PREVIEW), schedule
+        times = await asyncio.to_thread(upcoming, schedule, count or _PREVIEW)
+        return times, schedule
 
     async def watch(self, session: str, given: tuple[str, ...]) -> AsyncIterator[tuple[Task, int]]:
         """Every task that is selected, then each that changes, with the number of the event."""
         if len(given) > MAX_WATCHED:
             raise InvalidInput("ids", f"Name at most {MAX_WATCHED:,} tasks.")
         chosen = {(await self.get(one)).id for one in given}
-        deliveries: dict[str, str] = {}  # those whose state is shown, and their tasks
+        shown = _Shown()
 
         def wanted(event: Event) -> bool:
-            if session not in ("", event.session):
-                return False
-            if event.kind.startswith("task."):
-                return not chosen or event.subject in chosen
-            return event.kind.startswith("delivery.") and event.subject in deliveries
+            mine = session in ("", event.session)
+            return mine and event.kind.startswith(("task.", "delivery."))
 
         with self._bus.subscribe(wanted) as changes:
             async for task in self._selected(session, chosen):
-                _note_deliveries(deliveries, task)
+                shown.take(task)
                 yield task, 0
             async for event in changes:
-                task_id = deliveries.get(event.subject, event.subject)
+                task_id = shown.task_of(event)
+                if not task_id or (chosen and task_id not in chosen):
+                    continue
                 for task in await self._store.read(partial(agenda.get_many, ids=[task_id])):
-                    _note_deliveries(deliveries, task)
+                    shown.take(task)
                     yield task, event.number
 
     # ---- what comes due ----
@@ -269,39 +279,68 @@ class SchedulerService:
 
     async def _change(self, caller: Caller, unit: Callable[[Transaction, str], str]) -> Task:
         actor = self._targets.name(caller)
-        task_id = await self._store.write(lambda tx: unit(tx, actor))
-        task = await self.get(task_id)
-        if task.state is TaskState.PENDING:
+        with self._looking_anew():
+            task_id = await self._store.write(lambda tx: unit(tx, actor))
+            task = await self.get(task_id)
+        if task.state in OPEN:
             self._look_by(task.due_at)
         return task
+
+    @contextmanager
+    def _looking_anew(self) -> Iterator[None]:
+        """When the caller leaves, what he asked for is written all the same, before what the loop
+        asks for next: so let it look."""
+        try:
+            yield
+        except asyncio.CancelledError:
+            self.changed.set()
+            raise
 
     def _look_by(self, at: datetime) -> None:
         if self._next is _NOW or at < self._next:
             self.changed.set()
 
     async def _selected(self, session: str, chosen: Iterable[str]) -> AsyncIterator[Task]:
-        wanted, token = set(chosen), ""
+        wanted = set(chosen)
         if wanted:
             for task in await self._store.read(lambda db: agenda.get_many(db, sorted(wanted))):
                 if session in ("", task.session):
                     yield task
             return
+        number = 0
         while True:
-            page, token = await self.list_page(session, None, 1000, token)
-            for task in page:
-                yield task
-            if not token:
+            ids, number = await self._store.read(partial(agenda.ids_after, number=number))
+            if not ids:
                 return
+            for task in await self._store.read(partial(agenda.get_many, ids=ids)):
+                if session in ("", task.session):
+                    yield task
 
 
 def _fire(tx: Transaction, held: Mapping[str, datetime], freed: Collection[str]) -> firing.Fired:
     return firing.fire_due(tx, _BATCH, held, freed)
 
 
-def _note_deliveries(known: dict[str, str], task: Task) -> None:
-    for delivery in (task.delivery_id, task.last and task.last.delivery_id):
-        if delivery:
-            known[delivery] = task.id
+class _Shown:
+    """Whose deliveries a watch shows: each task's last one, and that of its last occurrence."""
+
+    def __init__(self) -> None:
+        self._tasks: dict[str, str] = {}
+        self._deliveries: dict[str, tuple[str, ...]] = {}
+
+    def take(self, task: Task) -> None:
+        """The task is shown as it is here."""
+        for delivery in self._deliveries.pop(task.id, ()):
+            self._tasks.pop(delivery, None)
+        last = task.last.delivery_id if task.last else ""
+        self._deliveries[task.id] = (task.delivery_id or "", last)
+        self._tasks |= dict.fromkeys(self._deliveries[task.id], task.id)
+
+    def task_of(self, event: Event) -> str:
+        """The task that an event concerns; "" when it is none that is shown."""
+        if event.kind.startswith("task."):
+            return event.subject
+        return self._tasks.get(event.subject, "")
 
 
 def _reason(note: str) -> str:

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from orch_server.core.delivery import DeliveryMode, DeliveryState
 from orch_server.core.schedule import Form, Missed, Schedule
-from orch_server.core.task import Occurrence, Outcome, Pause, Reason, Task, TaskState
+from orch_server.core.task import OPEN, Occurrence, Outcome, Pause, Reason, Task, TaskState
 from orch_server.storage import lookup
 from orch_server.storage.database import Database
 from orch_server.storage.tables import TaskRow, from_micros, from_span, micros
@@ -26,7 +26,7 @@ _TASK = f"""select t.id, t.agent_id, a.session, a.role, t.note, t.form, t.first_
         and o.nominal_at = (select max(nominal_at) from occurrence where task_id = t.id)
     left join delivery e on e.id = o.delivery_id"""  # noqa: S608 - constants
 _PAGE = f"""{_TASK} where (?1 = '' or a.session = ?1) and (?2 = '' or t.state = ?2)
-    order by t.due_at, t.number limit ?3 offset ?4"""
+    and (t.due_at, t.number) > (?3, ?4) order by t.due_at, t.number limit ?5"""
 _OCCURRENCES = f"""select {_OCCURRENCE}, e.state, e.detail from occurrence o
     left join delivery e on e.id = o.delivery_id where o.task_id = ?1"""  # noqa: S608 - constants
 _MOST_AT_ONCE = 500
@@ -93,11 +93,21 @@ def get_many(db: Database, ids: list[str]) -> list[Task]:
 def list_page(
     db: Database, session: str, state: TaskState | None, size: int, token: str
 ) -> tuple[list[Task], str]:
-    """One page of tasks by due time, and the token for the next."""
-    offset, limit = lookup.window(size, token)
-    values = (session, state or "", limit + 1, offset)
-    rows = [_task(row) for row in db.execute_sql(_PAGE, values).fetchall()]
-    return lookup.next_token(rows, offset, limit)
+    """One page of tasks by due time, and the token for the next. A task that is put off meanwhile
+    comes again, none is left out."""
+    _, limit = lookup.window(size, "")
+    values = (session, state or "", *lookup.place_of(token), limit + 1)
+    rows = db.execute_sql(_PAGE, values).fetchall()
+    more = len(rows) > limit
+    after = lookup.token_at(*_place(db, rows[limit - 1][0])) if more else ""
+    return [_task(row) for row in rows[:limit]], after
+
+
+def ids_after(db: Database, number: int) -> tuple[list[str], int]:
+    """Some tasks in the order in which they were made, after this number, and the last number."""
+    sql = "select id, number from task where number > ? order by number limit ?"
+    rows = db.execute_sql(sql, (number, _MOST_AT_ONCE)).fetchall()
+    return [row[0] for row in rows], rows[-1][1] if rows else number
 
 
 def occurrences(
@@ -133,9 +143,15 @@ def count_open(db: Database) -> int:
     return int(db.execute_sql("select coalesce(sum(open_tasks), 0) from task_load").fetchone()[0])
 
 
+def _place(db: Database, task_id: str) -> tuple[int, int]:
+    row = db.execute_sql("select due_at, number from task where id = ?", (task_id,)).fetchone()
+    return row[0], row[1]
+
+
 def _task(columns: tuple[Any, ...]) -> Task:
     row = _Row._make(columns)
-    put_off = row.deferred_to is not None and row.look_at < NEVER
+    is_open = row.state in OPEN
+    put_off = is_open and row.deferred_to is not None and row.look_at < NEVER
     return Task(
         id=row.id,
         agent_id=row.agent_id,

@@ -60,7 +60,10 @@ def set_liveness(tx: Transaction, agent: Agent) -> None:
 
 def move_open_work(tx: Transaction, old: str, new: str) -> None:
     """Gives what is still open of one agent to another: the same pane under another role."""
-    tx.execute("update task set agent_id = ? where agent_id = ? and state = 'PENDING'", (new, old))
+    tx.execute(
+        "update task set agent_id = ? where agent_id = ? and state in ('PENDING', 'PAUSED')",
+        (new, old),
+    )
     tx.execute(
         "update delivery set agent_id = ? where agent_id = ?"
         " and state in ('PENDING', 'OFFERED', 'PASTED')",

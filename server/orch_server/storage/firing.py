@@ -15,6 +15,7 @@ from typing import NamedTuple
 
 from orch_server.core.alert import NewAlert, Severity
 from orch_server.core.delivery import DeliveryMode, NewDelivery, Priority
+from orch_server.core.errors import OrchError
 from orch_server.core.firing import Decision, Due, look
 from orch_server.core.schedule import Form, Missed, Schedule
 from orch_server.core.task import Outcome, Reason, TaskState, check_open
@@ -28,7 +29,7 @@ _COLUMNS = """t.id, t.agent_id, t.note, t.creator, t.state, t.form, t.every, t.c
     t.jitter, t.end_at, t.first_at, t.next_at, t.due_at, t.catch_up, t.missed, t.mode,
     t.deferred_from, t.deferred_to, t.waited, t.delivery_id, a.session, a.role"""
 _DUE = f"""select {_COLUMNS} from task t indexed by task_look join agent a on a.id = t.agent_id
-    where t.state in ('PENDING', 'PAUSED') and t.look_at <= ? order by t.look_at, t.number
+    where t.state in ('PENDING', 'PAUSED') and t.look_at <= ? order by t.look_at, t.due_at, t.number
     limit ?"""  # noqa: S608 - constants
 _ONE = f"""select {_COLUMNS} from task t join agent a on a.id = t.agent_id
     where t.id = ?"""  # noqa: S608 - constants
@@ -37,16 +38,17 @@ _OCCURRENCE = """insert into occurrence (task_id, nominal_at, outcome, reason, d
 _KNOWN = "select nominal_at from occurrence where task_id = ? and nominal_at between ? and ?"
 _ADVANCE = """update task set state = ?, next_at = ?, due_at = ?, look_at = ?,
     fired_at = coalesce(?, fired_at), delivery_id = coalesce(?, delivery_id) where id = ?"""
-_CAUGHT_UP = """update task set deferred_from = null, deferred_to = null, waited = 0
-    where id = ? and (deferred_to is not null or waited)"""
+_CAUGHT_UP = "update task set deferred_from = null, deferred_to = null, waited = 0 where id = ?"
 _PUT_OFF = """update task set look_at = ?1, deferred_from = coalesce(deferred_from, ?2),
     deferred_to = ?1 where id = ?3"""
-_LET_GO = """update task indexed by task_agent set look_at = ?1, deferred_to = ?1
-    where agent_id = ?2 and look_at > ?1 and look_at < ?3 and deferred_to > ?1
+_LET_GO = """update task indexed by task_agent set deferred_to = ?1,
+    look_at = case look_at when ?3 then look_at else ?1 end
+    where agent_id = ?2 and look_at > ?1 and deferred_to > ?1
     and state in ('PENDING', 'PAUSED')"""
-_EXPIRE = """update task set state = 'EXPIRED', paused_at = null
-    where state in ('PENDING', 'PAUSED')
-    and agent_id in (select id from agent where session = ?) returning id, agent_id, next_at"""
+_OF_SESSION = f"""select {_COLUMNS} from task t join agent a on a.id = t.agent_id
+    where t.state in ('PENDING', 'PAUSED') and a.session = ?"""  # noqa: S608 - constants
+_EXPIRE = "update task set state = 'EXPIRED', next_at = null, paused_at = null where id = ?"
+_MOST_EXPIRED = 100_000
 
 
 class _Row(NamedTuple):
@@ -153,12 +155,25 @@ def run_now(tx: Transaction, given: str, actor: str, request_id: str) -> tuple[s
 def expire_session(tx: Transaction, session: str, actor: str) -> None:
     """Ends the open tasks of a session's agents, since the session has ended."""
     now = micros(tx.now)
-    for task_id, agent_id, next_at in tx.execute(_EXPIRE, (session,)):
-        if not tx.execute(_KNOWN, (task_id, next_at, next_at)):
-            values = (task_id, next_at, Outcome.EXPIRED, Reason.SESSION_ENDED, now, None, None)
-            tx.execute(_OCCURRENCE, values)
-        tx.execute("update task set next_at = null where id = ?", (task_id,))
-        tx.emit("task.expired", task_id, session=session, agent=agent_id, actor=actor)
+    for row in map(_Row._make, tx.execute(_OF_SESSION, (session,))):
+        for nominal in _undecided(tx, row):
+            if not tx.execute(_KNOWN, (row.id, nominal, nominal)):
+                values = (row.id, nominal, Outcome.EXPIRED, Reason.SESSION_ENDED, now, None, None)
+                tx.execute(_OCCURRENCE, values)
+        tx.execute(_EXPIRE, (row.id,))
+        _tell(tx, row, "task.expired", "", actor)
+
+
+def _undecided(tx: Transaction, row: _Row) -> list[int]:
+    """The next nominal time, and those after it that came due while the task was put off."""
+    found = [row.next_at]
+    if row.form != Form.ONCE and row.due_at <= micros(tx.now):
+        try:
+            round_ = look(_due(tx, row, paused=False), tx.now, _MOST_EXPIRED)
+        except Exception:  # nobody knows its times any more
+            return found
+        found = [micros(decision.nominal_at) for decision in round_.decisions]
+    return found
 
 
 def _look(
@@ -179,7 +194,11 @@ def _look(
         if row.deferred_to != micros(held_until):
             _tell(tx, row, "task.deferred", held_until.isoformat())
         return 0
-    found = look(_due(tx, row, paused), tx.now, most)
+    try:
+        found = look(_due(tx, row, paused), tx.now, most)
+    except Exception as exc:  # such as a zone that the zone data do not have any more
+        _park(tx, row, exc)
+        return 0
     fired = _write(tx, row, found.decisions)
     agents.extend([row.agent_id] * fired.firings)
     next_at, due_at = found.next_at, found.due_at
@@ -194,9 +213,24 @@ def _look(
     following = None if next_at is None else micros(next_at)
     fired_at = micros(tx.now) if fired.firings else None
     tx.execute(_ADVANCE, (state, following, at, at, fired_at, fired.delivery, row.id))
-    if due_at is None or due_at > tx.now:
+    was_put_off = row.deferred_to is not None or row.waited
+    if was_put_off and (due_at is None or due_at > tx.now):
         tx.execute(_CAUGHT_UP, (row.id,))
     return len(found.decisions)
+
+
+def _park(tx: Transaction, row: _Row, exc: Exception) -> None:
+    """A task that cannot be fired must not keep the others from firing: it is paused, aloud."""
+    said = exc.message if isinstance(exc, OrchError) else f"{type(exc).__name__}: {exc}"
+    tx.execute(
+        "update task set state = 'PAUSED', look_at = ?, paused_at = ?, paused_by = 'server',"
+        " pause_note = ?, version = version + 1 where id = ?",
+        (NEVER, micros(tx.now), said, row.id),
+    )
+    _tell(tx, row, "task.paused", said)
+    text = f"Task {row.id} for {row.whose} cannot be fired and is paused: {said}"
+    subject = f"task {row.id}"
+    alerts.raise_alert(tx, NewAlert(Severity.WARNING, "task-broken", subject, text, row.session))
 
 
 class _Written(NamedTuple):
@@ -247,7 +281,8 @@ def _alert(tx: Transaction, row: _Row, reason: Reason) -> None:
         f"Task {row.id} for {row.whose} was skipped, since {why}: {one_line(row.note)}"
         f" - 'orch-client task {row.id}' shows it."
     )
-    alerts.raise_alert(tx, NewAlert(Severity.WARNING, "note-skipped", row.whose, text, row.session))
+    subject = f"task {row.id}"  # each such note is a matter of its own
+    alerts.raise_alert(tx, NewAlert(Severity.WARNING, "note-skipped", subject, text, row.session))
 
 
 def _deliver(tx: Transaction, row: _Row, nominal: int) -> str:

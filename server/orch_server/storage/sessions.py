@@ -79,6 +79,10 @@ def delete(tx: Transaction, name: str, actor: str) -> list[str]:
     tx.execute(f"delete from occurrence where task_id in ({tasks})", (name,))  # noqa: S608
     tx.execute(f"delete from task where {mine}", (name,))  # noqa: S608
     tx.execute(f"delete from task_load where {mine}", (name,))  # noqa: S608
+    for table in ("task", "occurrence"):  # tasks may have moved on to another session
+        texts = f"select id from delivery where {mine}"  # noqa: S608
+        forget = f"update {table} set delivery_id = null where delivery_id in ({texts})"  # noqa: S608
+        tx.execute(forget, (name,))
     tx.execute(f"delete from delivery where {mine}", (name,))  # noqa: S608
     tx.execute(f"delete from authorization where {mine}", (name,))  # noqa: S608
     for table in _OF_AGENTS:

@@ -5,10 +5,11 @@ What time does to them is in firing.py, how they are shown in agenda.py.
 
 from __future__ import annotations
 
-from datetime import datetime
+from dataclasses import replace
+from datetime import datetime, timedelta
 from typing import Any, NamedTuple
 
-from orch_server.core.errors import InvalidInput, VersionMismatch
+from orch_server.core.errors import Conflict, InvalidInput, VersionMismatch
 from orch_server.core.schedule import Schedule, due
 from orch_server.core.task import (
     RECENT,
@@ -28,6 +29,7 @@ from orch_server.storage.tables import TaskRow, from_micros, micros, span
 
 #: When the loop looks at a task that waits for a pause to end.
 NEVER = 2**62
+_MICROSECOND = timedelta(microseconds=1)
 
 _INSERT = """insert into task (id, agent_id, note, due_at, state, creator, created_at, request_id,
     form, every, cron, time_zone, jitter, end_at, first_at, next_at, look_at, catch_up, missed,
@@ -38,13 +40,15 @@ _STANDING = """select
     coalesce((select open_tasks from task_load where agent_id = ?2), 0),
     (select count(*) from task where agent_id = ?2 and note_key = ?3
         and state in ('PENDING', 'PAUSED')),
-    (select count(*) from task where agent_id = ?2 and note_key = ?3 and created_at > ?4
+    (select count(*) from task where agent_id = ?2 and note_key = ?3
+        and created_at > ?4 and created_at <= ?5
         and state in ('PENDING', 'PAUSED', 'FIRED', 'CANCELLED', 'SKIPPED', 'EXPIRED', 'ENDED'))"""
 _LATEST = """select id from task where agent_id = ? and note_key = ? and state in
     ('PENDING', 'PAUSED', 'FIRED', 'CANCELLED', 'SKIPPED', 'EXPIRED', 'ENDED')
     order by number desc limit 1"""
 _REPEATING = """select id from task where agent_id = ? and note_key = ?
     and state in ('PENDING', 'PAUSED') and form <> 'ONCE' order by number desc limit 1"""
+_HAS_ROW = "select 1 from occurrence where task_id = ? and nominal_at = ?"
 _KNOWN = """select t.agent_id, a.session, t.state, t.version
     from task t join agent a on a.id = t.agent_id where t.id = ?"""
 _RESCHEDULE = """update task set form = ?, every = ?, cron = ?, time_zone = ?, jitter = ?,
@@ -126,6 +130,9 @@ def reschedule(tx: Transaction, given: str, schedule: Schedule, expected: int, a
             " the change.",
             current_version=str(task.version),
         )
+    while not schedule.repeats and tx.execute(_HAS_ROW, (task.id, micros(schedule.first))):
+        at = schedule.first + _MICROSECOND  # the clock was set back: that moment has its row
+        schedule = replace(schedule, first=at)
     due_at = micros(due(schedule, task.id, schedule.first))
     first = micros(schedule.first)
     tx.execute(_RESCHEDULE, (*_written(schedule), first, due_at, due_at, task.id))
@@ -160,27 +167,31 @@ def resume(tx: Transaction, given: str, actor: str) -> str:
 
 
 def pause_all(tx: Transaction, note: str, actor: str) -> None:
-    """Pauses all firing; doing so again tells another reason."""
-    tx.execute(
-        "update scheduler set paused_at = coalesce(paused_at, ?), paused_by = ?, pause_note = ?",
+    """Pauses all firing. Raises Conflict when it is paused."""
+    paused = tx.execute(
+        "update scheduler set paused_at = ?, paused_by = ?, pause_note = ? where paused_at is null"
+        " returning only",
         (micros(tx.now), actor, note),
     )
+    if not paused:
+        raise Conflict("All firing is paused already; 'orch-client resume --all' ends that.")
     tx.emit("scheduler.paused", "", actor=actor, detail=note)
 
 
 def resume_all(tx: Transaction, actor: str) -> None:
-    """Ends the pause of all firing; nothing happens when there is none."""
+    """Ends the pause of all firing. Raises Conflict when there is none."""
     ended = tx.execute(
         "update scheduler set paused_at = null, paused_by = '', pause_note = ''"
         " where paused_at is not null returning only"
     )
-    if ended:
-        tx.execute(
-            "update task indexed by task_look set look_at = due_at"
-            " where look_at = ? and state in ('PENDING', 'PAUSED') and state = 'PENDING'",
-            (NEVER,),
-        )
-        tx.emit("scheduler.resumed", "", actor=actor)
+    if not ended:
+        raise Conflict("All firing is not paused; nothing to resume.")
+    tx.execute(
+        "update task indexed by task_look set look_at = due_at"  # the index wants both states
+        " where look_at = ? and state in ('PENDING', 'PAUSED') and state = 'PENDING'",
+        (NEVER,),
+    )
+    tx.emit("scheduler.resumed", "", actor=actor)
 
 
 class _Known(NamedTuple):
@@ -202,7 +213,7 @@ def _known(tx: Transaction, given: str) -> _Known:
 
 def _admit(tx: Transaction, task: Task, key: int, most_open: int) -> None:
     since = micros(tx.now - RECENT)
-    found = tx.execute(_STANDING, (task.session, task.agent_id, key, since))[0]
+    found = tx.execute(_STANDING, (task.session, task.agent_id, key, since, micros(tx.now)))[0]
     completion, open_tasks, same_open, same_recent = found
     if completion in ("COMPLETED", "FAILED"):
         raise InvalidInput(

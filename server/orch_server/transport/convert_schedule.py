@@ -173,4 +173,8 @@ def outcome(given: int) -> Outcome | None:
 
 
 def _at(given: Schedule, at: datetime) -> str:
-    return at.astimezone(zone(given.time_zone) if given.time_zone else UTC).isoformat()
+    """In the schedule's zone; in UTC when that is not known (any more)."""
+    try:
+        return at.astimezone(zone(given.time_zone) if given.time_zone else UTC).isoformat()
+    except (InvalidInput, OverflowError):
+        return at.isoformat()

@@ -93,7 +93,7 @@ class SchedulerServicer(SchedulerServiceServicer):
     async def PreviewSchedule(
         self, request: pb.PreviewScheduleRequest, context: Any
     ) -> pb.PreviewScheduleResponse:
-        times, schedule = self._scheduler.preview(
+        times, schedule = await self._scheduler.preview(
             convert.asked(request.schedule), request.count, convert.start_time(request)
         )
         return convert.preview(times, schedule)

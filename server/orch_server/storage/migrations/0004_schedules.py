@@ -4,6 +4,8 @@ from typing import Any
 
 from orch_server.core.task import note_key
 
+_OF_ENDED = """state = 'PENDING' and agent_id in (select a.id from agent a
+    join session s on s.name = a.session where s.completion <> 'PENDING')"""
 _STATEMENTS = (
     "alter table task add column form text not null default 'ONCE'",
     "alter table task add column every bigint not null default 0",
@@ -28,7 +30,7 @@ _STATEMENTS = (
     "update task set first_at = due_at, look_at = due_at",
     "update task set next_at = due_at where state = 'PENDING'",
     "drop index task_due",
-    """create index task_look on task (look_at, number)
+    """create index task_look on task (look_at, due_at, number)
         where state in ('PENDING', 'PAUSED')""",
     "create index task_same on task (agent_id, note_key, state, created_at)",
     """create index task_agent on task (agent_id, look_at)
@@ -48,6 +50,10 @@ _STATEMENTS = (
         where request_id is not null""",
     """insert into occurrence (task_id, nominal_at, outcome, reason, decided_at, delivery_id)
         select id, due_at, 'FIRED', '', fired_at, delivery_id from task where state = 'FIRED'""",
+    f"""insert into occurrence (task_id, nominal_at, outcome, reason, decided_at)
+        select id, due_at, 'EXPIRED', 'SESSION_ENDED', due_at from task
+        where {_OF_ENDED}""",  # noqa: S608 - constants
+    f"update task set state = 'EXPIRED', next_at = null where {_OF_ENDED}",  # noqa: S608
     """create table scheduler (
         only integer not null primary key check (only = 1),
         paused_at bigint,
@@ -71,6 +77,13 @@ _STATEMENTS = (
     begin
         update task_load set open_tasks = open_tasks - 1 where agent_id = old.agent_id;
     end""",
+    """create trigger task_moved after update of agent_id on task
+        when new.state in ('PENDING', 'PAUSED') and old.agent_id <> new.agent_id
+    begin
+        update task_load set open_tasks = open_tasks - 1 where agent_id = old.agent_id;
+        insert into task_load values (new.agent_id, 1)
+            on conflict (agent_id) do update set open_tasks = open_tasks + 1;
+    end""",
     """create trigger task_deleted after delete on task when old.state in ('PENDING', 'PAUSED')
     begin
         update task_load set open_tasks = open_tasks - 1 where agent_id = old.agent_id;
@@ -81,6 +94,6 @@ _STATEMENTS = (
 def up(migrator: Any, db: Any) -> None:
     for statement in _STATEMENTS:
         db.execute_sql(statement).fetchall()
-    for note in [row[0] for row in db.execute_sql("select distinct note from task").fetchall()]:
-        key = (note_key(note), note)
-        db.execute_sql("update task set note_key = ? where note = ?", key).fetchall()
+    for number, note in db.execute_sql("select number, note from task").fetchall():
+        key = (note_key(note), number)
+        db.execute_sql("update task set note_key = ? where number = ?", key).fetchall()
