@@ -149,14 +149,14 @@ def note_key(note: str) -> int:
 @dataclass(frozen=True, slots=True)
 class Standing:
     """What an agent has when it is to get another task: its open tasks; of those with the same note
-    how many are open and how many were made lately; the latest of them, and one that repeats ("":
-    none)."""
+    how many are open and how many were made lately; the latest of them when these are too many,
+    and one that repeats ("": none)."""
 
     open_tasks: int
-    same_open: int
-    same_recent: int
-    same_id: str
-    repeating_id: str
+    same_open: int = 0
+    same_recent: int = 0
+    same_id: str = ""
+    repeating_id: str = ""
 
 
 def admit(whose: str, standing: Standing, repeats: bool, most: int) -> None:

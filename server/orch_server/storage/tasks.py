@@ -13,6 +13,8 @@ from orch_server.core.errors import Conflict, InvalidInput, VersionMismatch
 from orch_server.core.schedule import Schedule, due
 from orch_server.core.task import (
     RECENT,
+    SAME_OPEN,
+    SAME_RECENT,
     Standing,
     Task,
     TaskState,
@@ -35,13 +37,15 @@ _INSERT = """insert into task (id, agent_id, note, due_at, state, creator, creat
     form, every, cron, time_zone, jitter, end_at, first_at, next_at, look_at, catch_up, missed,
     mode, note_key)
     values (?, ?, ?, ?, 'PENDING', ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"""
-_STANDING = """select
-    (select completion from session where name = ?1),
-    coalesce((select open_tasks from task_load where agent_id = ?2), 0),
-    (select count(*) from task where agent_id = ?2 and note_key = ?3
+_STANDING = """select (select id from task where request_id = ?1),
+    (select completion from session where name = ?2),
+    coalesce((select open_tasks from task_load where agent_id = ?3), 0),
+    exists (select 1 from task where agent_id = ?3 and note_key = ?4)"""
+_SAME = """select
+    (select count(*) from task where agent_id = ?1 and note_key = ?2
         and state in ('PENDING', 'PAUSED')),
-    (select count(*) from task where agent_id = ?2 and note_key = ?3
-        and created_at > ?4 and created_at <= ?5
+    (select count(*) from task where agent_id = ?1 and note_key = ?2
+        and created_at > ?3 and created_at <= ?4
         and state in ('PENDING', 'PAUSED', 'FIRED', 'CANCELLED', 'SKIPPED', 'EXPIRED', 'ENDED'))"""
 _LATEST = """select id from task where agent_id = ? and note_key = ? and state in
     ('PENDING', 'PAUSED', 'FIRED', 'CANCELLED', 'SKIPPED', 'EXPIRED', 'ENDED')
@@ -62,11 +66,19 @@ def insert(tx: Transaction, task: Task, request_id: str, most_open: int) -> str:
     Raises InvalidInput when the agent's session has ended, RepeatedNote or LimitReached when the
     agent is to get no further task like this.
     """
-    made = made_by(tx.db, request_id)
-    if made is not None:
-        return made
     key = note_key(task.note)
-    _admit(tx, task, key, most_open)
+    about = (request_id or None, task.session, task.agent_id, key)
+    made, completion, open_tasks, repeated = tx.execute(_STANDING, about)[0]
+    if made is not None:
+        return str(made)
+    if completion in ("COMPLETED", "FAILED"):
+        raise InvalidInput(
+            "target",
+            f"Session {task.session} has ended ({completion.lower()}), so nothing is scheduled for"
+            f" {task.session}:{task.role}; name an agent of a session that goes on.",
+        )
+    standing = _standing(tx, task, key, open_tasks) if repeated else Standing(open_tasks)
+    admit(f"{task.session}:{task.role}", standing, task.schedule.repeats, most_open)
     schedule = task.schedule
     look_at = micros(task.due_at)
     values = (
@@ -211,28 +223,20 @@ def _known(tx: Transaction, given: str) -> _Known:
     return _Known(task_id, agent_id, session, TaskState(state), version)
 
 
-def _admit(tx: Transaction, task: Task, key: int, most_open: int) -> None:
-    since = micros(tx.now - RECENT)
-    found = tx.execute(_STANDING, (task.session, task.agent_id, key, since, micros(tx.now)))[0]
-    completion, open_tasks, same_open, same_recent = found
-    if completion in ("COMPLETED", "FAILED"):
-        raise InvalidInput(
-            "target",
-            f"Session {task.session} has ended ({completion.lower()}), so nothing is scheduled for"
-            f" {task.session}:{task.role}; name an agent of a session that goes on.",
-        )
-    who, repeating = (task.agent_id, key), []
-    if same_open and task.schedule.repeats:
-        repeating = tx.execute(_REPEATING, who)
-    latest = tx.execute(_LATEST, who) if same_open or same_recent else []
-    standing = Standing(
+def _standing(tx: Transaction, task: Task, key: int, open_tasks: int) -> Standing:
+    """What the agent has of this note."""
+    who, since = (task.agent_id, key), micros(tx.now - RECENT)
+    same_open, same_recent = tx.execute(_SAME, (*who, since, micros(tx.now)))[0]
+    too_many = same_open >= SAME_OPEN or same_recent >= SAME_RECENT
+    latest = tx.execute(_LATEST, who) if too_many else []
+    repeating = tx.execute(_REPEATING, who) if same_open and task.schedule.repeats else []
+    return Standing(
         open_tasks,
         same_open,
         same_recent,
         latest[0][0] if latest else "",
         repeating[0][0] if repeating else "",
     )
-    admit(f"{task.session}:{task.role}", standing, task.schedule.repeats, most_open)
 
 
 def _written(schedule: Schedule) -> tuple[Any, ...]:
