@@ -101,7 +101,10 @@ def _is_right(expression: str) -> bool:
 
 
 def following(expression: str, tz: tzinfo, after: datetime) -> datetime | None:
-    """The first match strictly after this moment (UTC); None when there is none in 50 years."""
+    """The first match strictly after this moment (UTC); None when there is none in 50 years.
+
+    Raises InvalidInput for what cannot be read (any more).
+    """
     try:
         if _repeats_through_the_day(expression):
             return _by_the_clock(expression, tz, after)
@@ -109,6 +112,8 @@ def following(expression: str, tz: tzinfo, after: datetime) -> datetime | None:
             at = instant(shown, tz)
             if at > after:
                 return at
+    except CronSimError as exc:
+        raise InvalidInput(FIELD, f"'{printable(expression)}' is no cron expression.") from exc
     except (StopIteration, OverflowError):
         pass
     return None

@@ -7,6 +7,7 @@ killed when.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from datetime import datetime
@@ -16,7 +17,7 @@ from typing import NamedTuple
 from orch_server.core.alert import NewAlert, Severity
 from orch_server.core.delivery import DeliveryMode, NewDelivery, Priority
 from orch_server.core.errors import OrchError
-from orch_server.core.firing import Decision, Due, look
+from orch_server.core.firing import Decision, Due, Round, look
 from orch_server.core.schedule import Form, Missed, Schedule
 from orch_server.core.task import Outcome, Reason, TaskState, check_open
 from orch_server.core.text import one_line
@@ -49,6 +50,9 @@ _OF_SESSION = f"""select {_COLUMNS} from task t join agent a on a.id = t.agent_i
     where t.state in ('PENDING', 'PAUSED') and a.session = ?"""  # noqa: S608 - constants
 _EXPIRE = "update task set state = 'EXPIRED', next_at = null, paused_at = null where id = ?"
 _MOST_EXPIRED = 100_000
+#: What the times of a task raise when they cannot be told, such as for a zone that is not known any
+#: more.
+_BROKEN = (OrchError, ValueError, ArithmeticError)
 
 
 class _Row(NamedTuple):
@@ -168,11 +172,9 @@ def _undecided(tx: Transaction, row: _Row) -> list[int]:
     """The next nominal time, and those after it that came due while the task was put off."""
     found = [row.next_at]
     if row.form != Form.ONCE and row.due_at <= micros(tx.now):
-        try:
-            round_ = look(_due(tx, row, paused=False), tx.now, _MOST_EXPIRED)
-        except Exception:  # nobody knows its times any more
-            return found
-        found = [micros(decision.nominal_at) for decision in round_.decisions]
+        due = _due(tx, row, paused=False)
+        with contextlib.suppress(*_BROKEN):  # then nobody knows its other times any more
+            found = [micros(one.nominal_at) for one in look(due, tx.now, _MOST_EXPIRED).decisions]
     return found
 
 
@@ -194,29 +196,32 @@ def _look(
         if row.deferred_to != micros(held_until):
             _tell(tx, row, "task.deferred", held_until.isoformat())
         return 0
+    due = _due(tx, row, paused)
     try:
-        found = look(_due(tx, row, paused), tx.now, most)
-    except Exception as exc:  # such as a zone that the zone data do not have any more
+        found = look(due, tx.now, most)
+    except _BROKEN as exc:
         _park(tx, row, exc)
         return 0
     fired = _write(tx, row, found.decisions)
     agents.extend([row.agent_id] * fired.firings)
-    next_at, due_at = found.next_at, found.due_at
-    state = TaskState(row.state)
-    if next_at is None:
-        outcome = found.decisions[-1].outcome
-        skipped = row.form == Form.ONCE and outcome is Outcome.SKIPPED
-        state = TaskState.SKIPPED if skipped else TaskState.ENDED
-        if row.form == Form.ONCE and not skipped:
-            state = TaskState.FIRED
-    at = row.due_at if due_at is None else micros(due_at)
-    following = None if next_at is None else micros(next_at)
+    _advance(tx, row, found, fired)
+    return len(found.decisions)
+
+
+def _advance(tx: Transaction, row: _Row, found: Round, fired: _Written) -> None:
+    """Moves a task to its next occurrence, or to its end."""
+    state, following, at = TaskState(row.state), None, row.due_at
+    if found.next_at is None or found.due_at is None:
+        skipped = found.decisions[-1].outcome is Outcome.SKIPPED
+        once = TaskState.SKIPPED if skipped else TaskState.FIRED
+        state = once if row.form == Form.ONCE else TaskState.ENDED
+    else:
+        following, at = micros(found.next_at), micros(found.due_at)
     fired_at = micros(tx.now) if fired.firings else None
     tx.execute(_ADVANCE, (state, following, at, at, fired_at, fired.delivery, row.id))
     was_put_off = row.deferred_to is not None or row.waited
-    if was_put_off and (due_at is None or due_at > tx.now):
+    if was_put_off and (following is None or at > micros(tx.now)):
         tx.execute(_CAUGHT_UP, (row.id,))
-    return len(found.decisions)
 
 
 def _park(tx: Transaction, row: _Row, exc: Exception) -> None:
