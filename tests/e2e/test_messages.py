@@ -43,7 +43,7 @@ def test_send_waits_until_the_text_is_taken(home: Home, tester: Path) -> None:
     text = f"[message {delivery} from operator]\nrun the tests;\r".encode()
     assert tester.read_bytes() == text
     story = home.client("delivery", delivery).stdout
-    for step in ("created by operator", "offered", "pasted", "confirmed"):
+    for step in ("created by operator", "offered", "confirmed"):
         assert step in story
 
 
