@@ -21,7 +21,7 @@ from orch_client.courier.text_argument import loading
 from orch_client.courier.tmux import DEADLINE, Subprocess, TmuxSilent, error, execute
 
 _AT_ONCE = 2  # processes: the second one is started while tmux works for the first
-_MOST = 64  # calls of one process
+_MOST = 32  # calls of one process: more would keep the first of them waiting for the last
 
 
 @dataclass(frozen=True, slots=True)
