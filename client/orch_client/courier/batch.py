@@ -116,12 +116,13 @@ class Batch:
             done.stderr.decode("utf-8", "replace"),
         )
         begun, printed = _cut(printed, mark)
-        if begun is None:
-            why = error(said.strip())
-            if done.returncode < 0:
-                why = TmuxSilent("the tmux client was killed")
-            return None if printed.strip() else [why] * len(calls)  # it prints what it cannot read
-        return _answers(calls, mark, printed, said)
+        if begun is not None:
+            return _answers(calls, mark, printed, said)
+        if done.returncode < 0:  # perhaps in the midst of the first mark: nothing is known
+            return [TmuxSilent("the tmux client was killed")] * len(calls)
+        if printed.strip():  # it prints what it cannot read
+            return None
+        return [error(said.strip())] * len(calls)
 
 
 def _answers(calls: list[_Call], mark: str, printed: str, said: str) -> list[str | Exception]:

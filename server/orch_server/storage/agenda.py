@@ -8,12 +8,12 @@ from datetime import datetime
 from typing import Any, NamedTuple
 
 from orch_server.core.delivery import DeliveryMode, DeliveryState
-from orch_server.core.schedule import Form, Missed, Schedule
+from orch_server.core.schedule import Missed
 from orch_server.core.task import OPEN, Occurrence, Outcome, Pause, Reason, Task, TaskState
 from orch_server.storage import lookup
 from orch_server.storage.database import Database
 from orch_server.storage.tables import TaskRow, from_micros, from_span, micros
-from orch_server.storage.tasks import NEVER
+from orch_server.storage.tasks import NEVER, schedule_of
 
 _OCCURRENCE = "o.task_id, o.nominal_at, o.outcome, o.reason, o.decided_at, o.delivery_id"
 _TASK = f"""select t.id, t.agent_id, a.session, a.role, t.note, t.form, t.first_at, t.every, t.cron,
@@ -158,7 +158,7 @@ def _task(columns: tuple[Any, ...]) -> Task:
         session=row.session,
         role=row.role,
         note=row.note,
-        schedule=_schedule(row),
+        schedule=schedule_of(row),
         next_at=_time(row.next_at),
         due_at=from_micros(row.due_at),
         creator=row.creator,
@@ -175,18 +175,6 @@ def _task(columns: tuple[Any, ...]) -> Task:
         deferred_to=_time(row.deferred_to) if put_off else None,
         pause=_pause(row),
         last=None if row.task_id is None else _occurrence(columns[-8:]),
-    )
-
-
-def _schedule(row: _Row) -> Schedule:
-    return Schedule(
-        form=Form(row.form),
-        first=from_micros(row.first_at),
-        every=from_span(row.every),
-        cron=row.cron,
-        time_zone=row.time_zone,
-        jitter=from_span(row.jitter),
-        end_at=_time(row.end_at),
     )
 
 

@@ -18,13 +18,13 @@ from orch_server.core.alert import NewAlert, Severity
 from orch_server.core.delivery import DeliveryMode, NewDelivery, Priority
 from orch_server.core.errors import OrchError
 from orch_server.core.firing import Decision, Due, Round, look
-from orch_server.core.schedule import Form, Missed, Schedule
+from orch_server.core.schedule import Form, Missed
 from orch_server.core.task import Outcome, Reason, TaskState, check_open
 from orch_server.core.text import one_line
 from orch_server.storage import alerts, deliveries, lookup
 from orch_server.storage.store import Transaction
 from orch_server.storage.tables import TaskRow, from_micros, from_span, micros
-from orch_server.storage.tasks import NEVER, next_due
+from orch_server.storage.tasks import NEVER, next_due, schedule_of
 
 _COLUMNS = """t.id, t.agent_id, t.note, t.creator, t.state, t.form, t.every, t.cron, t.time_zone,
     t.jitter, t.end_at, t.first_at, t.next_at, t.due_at, t.catch_up, t.missed, t.mode,
@@ -310,15 +310,7 @@ def _due(tx: Transaction, row: _Row, paused: bool) -> Due:
     deferred = None
     if row.deferred_from is not None and row.deferred_to is not None:
         deferred = (from_micros(row.deferred_from), from_micros(row.deferred_to))
-    schedule = Schedule(
-        form=Form(row.form),
-        first=from_micros(row.first_at),
-        every=from_span(row.every),
-        cron=row.cron,
-        time_zone=row.time_zone,
-        jitter=from_span(row.jitter),
-        end_at=None if row.end_at is None else from_micros(row.end_at),
-    )
+    schedule = schedule_of(row)
     return Due(
         task_id=row.id,
         schedule=schedule,

@@ -10,7 +10,7 @@ from datetime import datetime, timedelta
 from typing import Any, NamedTuple
 
 from orch_server.core.errors import Conflict, InvalidInput, VersionMismatch
-from orch_server.core.schedule import Schedule, due
+from orch_server.core.schedule import Form, Schedule, due
 from orch_server.core.task import (
     RECENT,
     SAME_OPEN,
@@ -27,7 +27,7 @@ from orch_server.core.task import (
 from orch_server.storage import lookup
 from orch_server.storage.database import Database
 from orch_server.storage.store import Transaction
-from orch_server.storage.tables import TaskRow, from_micros, micros, span
+from orch_server.storage.tables import TaskRow, from_micros, from_span, micros, span
 
 #: When the loop looks at a task that waits for a pause to end.
 NEVER = 2**62
@@ -236,6 +236,19 @@ def _standing(tx: Transaction, task: Task, key: int, open_tasks: int) -> Standin
         same_recent,
         latest[0][0] if latest else "",
         repeating[0][0] if repeating else "",
+    )
+
+
+def schedule_of(row: Any) -> Schedule:
+    """The schedule of a row that has the columns from form to end_at, and first_at."""
+    return Schedule(
+        form=Form(row.form),
+        first=from_micros(row.first_at),
+        every=from_span(row.every),
+        cron=row.cron,
+        time_zone=row.time_zone,
+        jitter=from_span(row.jitter),
+        end_at=None if row.end_at is None else from_micros(row.end_at),
     )
 
 
