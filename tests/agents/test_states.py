@@ -50,6 +50,15 @@ def happens(desk: Desk, step: Step) -> None:
     until(lambda: step.truth(desk), f"{desk.kind} to show the step '{step.name}'", 25.0)
 
 
+def opens_menu(desk: Desk) -> None:
+    """Waits for the menu of a usage limit."""
+    try:
+        until(lambda: "Stop and wait for limit" in desk.pane.screen(), "the menu", 25.0)
+    except AssertionError as exc:
+        exc.add_note(f"{len(desk.model.turns)} turns; the screen:\n{desk.pane.screen()}")
+        raise
+
+
 @pytest.mark.parametrize("hooks", [False, True], ids=["by screen", "by screen and hooks"])
 @pytest.mark.parametrize("kind", KINDS)
 def test_through_a_day_the_state_shown_is_right_within_one_beat(
@@ -79,7 +88,7 @@ def test_hooks_alone_tell_the_day_at_once_but_for_what_fires_none(open_desk: Ope
 def test_a_limit_is_shown_with_the_time_at_which_it_ends(open_desk: OpenDesk, beat: float) -> None:
     desk = open_desk("claude", SUBSCRIBED, hooks=beat == SELDOM, beat=beat)
     ask(LIMIT)(desk)
-    until(lambda: "Stop and wait for limit" in desk.pane.screen(), "the menu")
+    opens_menu(desk)
     evidence = becomes(desk, "USAGE_LIMITED")["evidence"]
     assert evidence["detail"].startswith("You've hit your session limit · resets Nov 23")
     assert datetime.fromisoformat(evidence["reset_time"]).timestamp() == RESETS_AT
@@ -88,7 +97,7 @@ def test_a_limit_is_shown_with_the_time_at_which_it_ends(open_desk: OpenDesk, be
 def test_after_a_limit_a_message_closes_its_menu_and_the_agent_goes_on(open_desk: OpenDesk) -> None:
     desk = open_desk("claude", SUBSCRIBED, beat=BEAT)
     ask(LIMIT)(desk)
-    until(lambda: "Stop and wait for limit" in desk.pane.screen(), "the menu")
+    opens_menu(desk)
     becomes(desk, "USAGE_LIMITED")
     sent = desk.send("go on")
     hold(2.0)
