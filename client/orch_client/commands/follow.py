@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import os
 import random
-import signal
-import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import grpc
@@ -35,39 +31,16 @@ def follow(
     """Opens `watch(channel, timeout, metadata)` and hands what comes to `take`.
 
     Returns True when the stream ended by itself with `is_done`, False after `limit` seconds. Opens
-    it anew when the server went away. Raises ClientError for any other error. Ctrl-C ends the whole
-    process at once, with 130, so `take` must leave nothing unwritten.
+    it anew when the server went away. Raises ClientError for any other error.
     """
     ends = None if limit is None else time.monotonic() + limit
-    with _leaving_at_once():
-        while True:
-            left = None if ends is None else ends - time.monotonic()
-            if left is not None and left <= 0:
-                return False
-            if _once(watch, take, left) and is_done():
-                return True
-            time.sleep(_pause(ends))
-
-
-@contextmanager
-def _leaving_at_once() -> Iterator[None]:
-    """Ctrl-C is no exception here: raised in the middle of gRPC's own locks it was seen, on a busy
-    machine, to end nothing."""
-    before = signal.getsignal(signal.SIGINT)
-    is_ours = threading.current_thread() is threading.main_thread()
-    if not is_ours or before is not signal.default_int_handler:
-        yield
-        return
-    signal.signal(signal.SIGINT, _leave)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)
-
-
-def _leave(number: int, frame: Any) -> None:
-    os.write(2, b"\n")
-    os._exit(128 + number)
+    while True:
+        left = None if ends is None else ends - time.monotonic()
+        if left is not None and left <= 0:
+            return False
+        if _once(watch, take, left) and is_done():
+            return True
+        time.sleep(_pause(ends))
 
 
 def _once(watch: Any, take: Callable[[Any], None], left: float | None) -> bool:
