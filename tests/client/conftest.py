@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
 
 from orch_client.courier.deliver import Courier, Offer, Outcome, PaneAddress, Reply
+from tests.client.terminal import Terminal, opened
 from tests.support import Home, Tmux, until
 
 
@@ -103,3 +105,14 @@ def recorders(home: Home, tmux: Tmux) -> Callable[[str], Recorded]:
         return Recorded(tmux, pane, record, address(tmux, pane))
 
     return make
+
+
+@pytest.fixture
+def terminal(monkeypatch: pytest.MonkeyPatch) -> Iterator[Terminal]:
+    """A user in Vienna whose server is elsewhere, with a token."""
+    monkeypatch.setenv("TZ", "Europe/Vienna")
+    time.tzset()
+    with opened(monkeypatch) as ready:
+        yield ready
+    monkeypatch.undo()
+    time.tzset()

@@ -92,6 +92,14 @@ class Terminal:
         rpc.send_initial_metadata(())
         return Asked(request, metadata, rpc)
 
+    def run(self, method: str, answer: Any, *argv: str) -> Any:
+        """Runs a command that makes one call and succeeds; returns the request."""
+        running = self.start(*argv)
+        asked = self.asked(method)
+        asked.answer(answer)
+        assert running.result(10) == 0
+        return asked.request
+
 
 @contextmanager
 def opened(monkeypatch: pytest.MonkeyPatch) -> Iterator[Terminal]:

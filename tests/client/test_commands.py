@@ -3,21 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import grpc
 import pytest
 
 from orch.v1 import agent_pb2, authorization_pb2, heartbeat_pb2, scheduler_pb2
-from tests.client.terminal import HEADER, Asked, Terminal, opened
-
-
-@pytest.fixture
-def terminal(monkeypatch: pytest.MonkeyPatch) -> Iterator[Terminal]:
-    """A user whose server is elsewhere, with a token."""
-    with opened(monkeypatch) as ready:
-        yield ready
+from tests.client.terminal import HEADER, Asked, Terminal
 
 
 def _task(**more: Any) -> scheduler_pb2.Task:

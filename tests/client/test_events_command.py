@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -14,18 +13,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from orch.v1 import event_pb2 as pb
 from orch_client import channel
-from tests.client.terminal import METHODS, Terminal, opened
-
-
-@pytest.fixture
-def terminal(monkeypatch: pytest.MonkeyPatch) -> Iterator[Terminal]:
-    """A user in Vienna whose server is elsewhere, with a token."""
-    monkeypatch.setenv("TZ", "Europe/Vienna")
-    time.tzset()
-    with opened(monkeypatch) as ready:
-        yield ready
-    monkeypatch.undo()
-    time.tzset()
+from tests.client.terminal import METHODS, Terminal
 
 
 def _event(number: int, **more: Any) -> pb.Event:

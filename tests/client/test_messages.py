@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import json
 import os
-from collections.abc import Iterator
 from typing import Any
 
 import grpc
@@ -13,20 +12,13 @@ import pytest
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from orch.v1 import delivery_pb2, messaging_pb2
-from tests.client.terminal import Terminal, opened
+from tests.client.terminal import Terminal
 
 PENDING, CONFIRMED, DEAD = (
     delivery_pb2.DELIVERY_STATE_PENDING,
     delivery_pb2.DELIVERY_STATE_CONFIRMED,
     delivery_pb2.DELIVERY_STATE_DEAD,
 )
-
-
-@pytest.fixture
-def terminal(monkeypatch: pytest.MonkeyPatch) -> Iterator[Terminal]:
-    """A user whose server is elsewhere, with a token."""
-    with opened(monkeypatch) as ready:
-        yield ready
 
 
 def _delivery(**more: Any) -> delivery_pb2.Delivery:

@@ -9,7 +9,6 @@ import os
 import re
 import sys
 import time
-from collections.abc import Iterator
 from typing import Any
 
 import grpc
@@ -23,21 +22,10 @@ from orch.v1 import delivery_pb2
 from orch.v1 import scheduler_pb2 as pb
 from orch_client import channel
 from orch_client.commands import schedule_form, times
-from tests.client.terminal import METHODS, Terminal, opened
+from tests.client.terminal import METHODS, Terminal
 
 _EVERY = pb.Schedule(every=Duration(seconds=1200))
 _CRON = pb.Schedule(cron="0 17 * * FRI", time_zone="Europe/Vienna")
-
-
-@pytest.fixture
-def terminal(monkeypatch: pytest.MonkeyPatch) -> Iterator[Terminal]:
-    """A user in Vienna whose server is elsewhere, with a token."""
-    monkeypatch.setenv("TZ", "Europe/Vienna")
-    time.tzset()
-    with opened(monkeypatch) as ready:
-        yield ready
-    monkeypatch.undo()
-    time.tzset()
 
 
 def _in(seconds: float) -> Timestamp:
@@ -67,17 +55,8 @@ _CONFIRMED = {
 }
 
 
-def _run(terminal: Terminal, method: str, answer: Any, *argv: str) -> Any:
-    """Runs a command that makes one call; returns the request."""
-    running = terminal.start(*argv)
-    asked = terminal.asked(method)
-    asked.answer(answer)
-    assert running.result(10) == 0
-    return asked.request
-
-
 def _scheduled(terminal: Terminal, *argv: str) -> Any:
-    return _run(terminal, "CreateTask", pb.CreateTaskResponse(task=_task()), "schedule", *argv)
+    return terminal.run("CreateTask", pb.CreateTaskResponse(task=_task()), "schedule", *argv)
 
 
 def _answered(terminal: Terminal, argv: tuple[str, ...], *answers: tuple[str, Any]) -> list[Any]:
@@ -196,7 +175,7 @@ def test_the_answer_says_when_and_when_again(
     terminal: Terminal, capsys: pytest.CaptureFixture[str], schedule: Any, says: str
 ) -> None:
     task = _task(schedule=schedule)
-    _run(terminal, "CreateTask", pb.CreateTaskResponse(task=task), "schedule", "5", "x")
+    terminal.run("CreateTask", pb.CreateTaskResponse(task=task), "schedule", "5", "x")
     shown = time.strftime("%H:%M:%S", time.localtime(task.due_time.seconds))
     out = capsys.readouterr().out
     assert out.startswith("3fa8c01d2233  atlas:tester  due ")
@@ -306,7 +285,7 @@ def test_it_is_said_what_was_removed_from_a_note(
     terminal: Terminal, capsys: pytest.CaptureFixture[str], count: int, says: str
 ) -> None:
     answer = pb.CreateTaskResponse(task=_task(), removed_characters=count)
-    _run(terminal, "CreateTask", answer, "schedule", "5", "x")
+    terminal.run("CreateTask", answer, "schedule", "5", "x")
     err = capsys.readouterr().err
     assert err == (f"orch-client: {says} from the note.\n" if says else "")
 
@@ -401,7 +380,7 @@ def test_a_dry_run_shows_the_next_firings_and_schedules_nothing(
         time_zone="Asia/Kolkata",
     )
     argv = ("x", "--cron", "@hourly", "--tz", "Asia/Kolkata", "--jitter", "2m", "--dry-run")
-    request = _run(terminal, "PreviewSchedule", answer, "schedule", *argv)
+    request = terminal.run("PreviewSchedule", answer, "schedule", *argv)
     assert (request.count, request.schedule.cron) == (5, "@hourly")
     head, first, second, jitter = capsys.readouterr().out.splitlines()
     assert head.split() == ["FIRES", "IN", "Asia/Kolkata"]
@@ -419,7 +398,7 @@ def test_a_dry_run_of_what_goes_by_no_wall_clock_names_no_zone(
     terminal: Terminal, capsys: pytest.CaptureFixture[str], form: tuple[str, ...]
 ) -> None:
     answer = pb.PreviewScheduleResponse(nominal_times=[_in(30)], time_zone="Asia/Kolkata")
-    request = _run(terminal, "PreviewSchedule", answer, "schedule", *form, "--dry-run")
+    request = terminal.run("PreviewSchedule", answer, "schedule", *form, "--dry-run")
     assert request.schedule.WhichOneof("form") == ("every" if "--every" in form else "delay")
     head, row = capsys.readouterr().out.splitlines()
     assert head == "FIRES"
@@ -431,7 +410,7 @@ def test_a_dry_run_as_json_is_the_answer(
 ) -> None:
     answer = pb.PreviewScheduleResponse(nominal_times=[Timestamp(seconds=60)], time_zone="UTC")
     argv = ("schedule", "x", "--at", "09:00", "--dry-run", "--json")
-    _run(terminal, "PreviewSchedule", answer, *argv)
+    terminal.run("PreviewSchedule", answer, *argv)
     assert json.loads(capsys.readouterr().out) == {
         "nominal_times": ["1970-01-01T00:01:00Z"],
         "time_zone": "UTC",
@@ -465,7 +444,7 @@ def test_a_task_gets_another_schedule(
     schedule: dict[str, Any],
 ) -> None:
     answer = pb.UpdateTaskResponse(task=_task(schedule=_EVERY, paused_by="operator"))
-    request = _run(terminal, "UpdateTask", answer, "reschedule", "3fa8", *argv, "--json")
+    request = terminal.run("UpdateTask", answer, "reschedule", "3fa8", *argv, "--json")
     assert (request.id, request.expected_version) == ("3fa8", 0)
     assert request.schedule == pb.Schedule(**schedule)
     assert json.loads(capsys.readouterr().out)["id"] == "3fa8c01d2233"
@@ -829,7 +808,7 @@ def test_a_task_is_shown_with_its_newest_occurrences(
 def test_a_task_as_json_is_the_task_alone(
     terminal: Terminal, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    _run(terminal, "GetTask", pb.GetTaskResponse(task=_task()), "task", "3fa8", "--json")
+    terminal.run("GetTask", pb.GetTaskResponse(task=_task()), "task", "3fa8", "--json")
     assert json.loads(capsys.readouterr().out)["id"] == "3fa8c01d2233"
 
 
@@ -847,7 +826,7 @@ def test_occurrences_are_listed_to_the_last_page(
     second.answer(pb.ListOccurrencesResponse(occurrences=[_occurrence()]))
     assert running.result(10) == 0
     assert len(json.loads(capsys.readouterr().out)) == 2
-    _run(terminal, "ListOccurrences", pb.ListOccurrencesResponse(), "occurrences", "3fa8")
+    terminal.run("ListOccurrences", pb.ListOccurrencesResponse(), "occurrences", "3fa8")
     assert capsys.readouterr().out == "No occurrences.\n"
 
 
@@ -875,12 +854,12 @@ def test_what_is_done_to_a_task_is_one_line(
     answer = getattr(pb, f"{method}Response")()
     if "--all" not in argv:
         answer.task.CopyFrom(_task())
-    request = _run(terminal, method, answer, *argv)
+    request = terminal.run(method, answer, *argv)
     assert {name: getattr(request, name) for name in fields} == fields
     out = capsys.readouterr().out
     assert says in out
     assert out.count("\n") == 1
-    _run(terminal, method, answer, *argv, "--json")
+    terminal.run(method, answer, *argv, "--json")
     shown = json.loads(capsys.readouterr().out)
     assert shown.get("id", "all") == ("all" if "--all" in argv else "3fa8c01d2233")
 
@@ -942,7 +921,7 @@ def test_resume_says_what_becomes_of_the_task(
     )
     assert (request.id, request.all) == ("3f", False)
     assert re.fullmatch(f"3fa8c01d2233 resumed, {says}\n", capsys.readouterr().out)
-    _run(terminal, "ResumeTask", pb.ResumeTaskResponse(task=task), "resume", "3f", "--json")
+    terminal.run("ResumeTask", pb.ResumeTaskResponse(task=task), "resume", "3f", "--json")
     assert json.loads(capsys.readouterr().out)["id"] == "3fa8c01d2233"
 
 
@@ -970,9 +949,9 @@ def test_a_task_is_run_now(
     terminal: Terminal, capsys: pytest.CaptureFixture[str], occurrence: pb.Occurrence, says: str
 ) -> None:
     answer = pb.RunTaskResponse(task=_task(), occurrence=occurrence)
-    first = _run(terminal, "RunTask", answer, "run-now", "3f")
+    first = terminal.run("RunTask", answer, "run-now", "3f")
     assert capsys.readouterr().out == f"3fa8c01d2233 {says}\n"
-    second = _run(terminal, "RunTask", answer, "run-now", "3f", "--json")
+    second = terminal.run("RunTask", answer, "run-now", "3f", "--json")
     assert {"task", "occurrence"} == set(json.loads(capsys.readouterr().out))
     assert len({first.request_id, second.request_id, ""}) == 3
     assert len(first.request_id) == 32

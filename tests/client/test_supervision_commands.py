@@ -16,21 +16,9 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from orch.v1 import agent_pb2, heartbeat_pb2, session_state_pb2, supervision_pb2
 from orch_client.commands import times
 from orch_client.errors import ClientError
-from tests.client import terminal as terminals
-from tests.client.terminal import Terminal, opened
+from tests.client.terminal import Terminal
 
 _SERVICE = supervision_pb2.DESCRIPTOR.services_by_name["SupervisionService"]
-
-
-@pytest.fixture
-def terminal(monkeypatch: pytest.MonkeyPatch) -> Iterator[Terminal]:
-    """A user whose server is elsewhere, with a token."""
-    if supervision_pb2 not in terminals.FILES:
-        monkeypatch.setattr(terminals, "FILES", (*terminals.FILES, supervision_pb2))
-        for method in _SERVICE.methods:
-            monkeypatch.setitem(terminals.METHODS, method.name, method)
-    with opened(monkeypatch) as ready:
-        yield ready
 
 
 def _ago(seconds: float) -> Timestamp:
@@ -57,15 +45,6 @@ def _agent(state: str = "IDLE", seen: float = 1, **more: Any) -> agent_pb2.Agent
         "evidence": evidence,
     }
     return agent_pb2.Agent(**{**known, **more})
-
-
-def _run(terminal: Terminal, method: str, answer: Any, *argv: str) -> Any:
-    """Runs a command that makes one call; returns the request."""
-    running = terminal.start(*argv)
-    asked = terminal.asked(method)
-    asked.answer(answer)
-    assert running.result(10) == 0
-    return asked.request
 
 
 def _refused(
@@ -101,7 +80,7 @@ def test_agents_shows_each_state_with_its_age_and_doubts_what_is_old(
     shown: str,
 ) -> None:
     agent = _agent(state, seen, hold_end_time=_ago(-60) if held else None)
-    _run(terminal, "ListAgents", heartbeat_pb2.ListAgentsResponse(agents=[agent]), "agents")
+    terminal.run("ListAgents", heartbeat_pb2.ListAgentsResponse(agents=[agent]), "agents")
     head, row = capsys.readouterr().out.splitlines()
     start, end = head.index("STATE"), head.index("LAST HEARD")
     assert row[start:end].strip() == shown
@@ -112,7 +91,7 @@ def test_agents_shows_a_dependency_as_what_is_waited_for(
 ) -> None:
     waits = agent_pb2.WaitingFor(role="pm", reason="dependency", dependency_id="77aa")
     answer = heartbeat_pb2.ListAgentsResponse(agents=[_agent(waiting_for=waits)])
-    _run(terminal, "ListAgents", answer, "agents")
+    terminal.run("ListAgents", answer, "agents")
     assert capsys.readouterr().out.rstrip().endswith("pm: dependency 77aa")
 
 
@@ -143,7 +122,7 @@ def _explained() -> heartbeat_pb2.GetAgentResponse:
 def test_why_tells_state_evidence_rules_and_what_would_change_it(
     terminal: Terminal, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    request = _run(terminal, "GetAgent", _explained(), "why", "atlas:tester")
+    request = terminal.run("GetAgent", _explained(), "why", "atlas:tester")
     assert request.agent == "atlas:tester"
     out = capsys.readouterr().out
     for part in (
@@ -167,7 +146,7 @@ def test_why_of_an_agent_of_which_nothing_is_known_says_so(
     terminal: Terminal, capsys: pytest.CaptureFixture[str]
 ) -> None:
     agent = agent_pb2.Agent(session="atlas", role="tester")
-    _run(terminal, "GetAgent", heartbeat_pb2.GetAgentResponse(agent=agent), "why", "3fa8")
+    terminal.run("GetAgent", heartbeat_pb2.GetAgentResponse(agent=agent), "why", "3fa8")
     out = capsys.readouterr().out
     assert "state   unknown" in out
     assert "No evidence: nothing has told its state yet." in out
@@ -176,7 +155,7 @@ def test_why_of_an_agent_of_which_nothing_is_known_says_so(
 def test_why_as_json_is_the_answer_of_the_api(
     terminal: Terminal, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    _run(terminal, "GetAgent", _explained(), "why", "atlas:tester", "--json")
+    terminal.run("GetAgent", _explained(), "why", "atlas:tester", "--json")
     said = json.loads(capsys.readouterr().out)
     assert said["explanation"]["state_rule"] == "The screen is newer than the last hook."
     assert said["agent"]["state"] == "AGENT_STATE_WORKING"
@@ -201,7 +180,7 @@ def test_extend_announces_an_operation_and_says_how_long_it_may_go_on(
     answer.operation.reason = "running migrations"
     answer.operation.end_time.CopyFrom(_ago(-1800))
     answer.left.seconds = 5 * 3600
-    request = _run(terminal, "ExtendOperation", answer, "extend", "30m", "running migrations")
+    request = terminal.run("ExtendOperation", answer, "extend", "30m", "running migrations")
     assert (request.duration.seconds, request.reason) == (1800, "running migrations")
     out = capsys.readouterr().out
     assert out.startswith("busy with running migrations until ")
@@ -210,7 +189,7 @@ def test_extend_announces_an_operation_and_says_how_long_it_may_go_on(
 
 def test_extend_0_ends_it(terminal: Terminal, capsys: pytest.CaptureFixture[str]) -> None:
     answer = heartbeat_pb2.ExtendOperationResponse()
-    request = _run(terminal, "ExtendOperation", answer, "extend", "0")
+    request = terminal.run("ExtendOperation", answer, "extend", "0")
     assert (request.duration.seconds, request.duration.nanos, request.reason) == (0, 0, "")
     assert capsys.readouterr().out == "no operation is announced any more\n"
 
@@ -244,7 +223,7 @@ def test_waiting_lists_who_waits_for_whom_and_marks_a_deadlock(
     waits = [_wait("w1", "a:dev", "a:pm"), _wait("w2", "a:pm", "a:dev"), _wait("w3", "b:x", "b:y")]
     cycles = [session_state_pb2.WaitCycle(wait_ids=["w1", "w2"])]
     answer = session_state_pb2.ListWaitingResponse(waits=waits, cycles=cycles)
-    request = _run(terminal, "ListWaiting", answer, "waiting", "--session", "a")
+    request = terminal.run("ListWaiting", answer, "waiting", "--session", "a")
     assert request.session == "a"
     head, first, second, third, deadlock = capsys.readouterr().out.splitlines()
     assert head.split()[:4] == ["ID", "WHO", "WAITS", "FOR"]
@@ -256,7 +235,7 @@ def test_waiting_lists_who_waits_for_whom_and_marks_a_deadlock(
 
 
 def test_waiting_of_nobody_says_so(terminal: Terminal, capsys: pytest.CaptureFixture[str]) -> None:
-    _run(terminal, "ListWaiting", session_state_pb2.ListWaitingResponse(), "waiting")
+    terminal.run("ListWaiting", session_state_pb2.ListWaitingResponse(), "waiting")
     assert capsys.readouterr().out == "Nobody waits.\n"
 
 
@@ -265,7 +244,7 @@ def test_waiting_add_declares_a_wait(
 ) -> None:
     answer = session_state_pb2.AddDependencyResponse(wait=_wait("w1", "a:dev", "a:pm"))
     argv = ("waiting", "add", "--timeout", "30m", "pm", "the schema")
-    request = _run(terminal, "AddDependency", answer, *argv)
+    request = terminal.run("AddDependency", answer, *argv)
     assert (request.target, request.reason) == ("pm", "the schema")
     assert request.timeout.seconds == 1800
     assert len(request.request_id) == 32
@@ -274,14 +253,14 @@ def test_waiting_add_declares_a_wait(
 
 def test_without_a_timeout_the_server_chooses(terminal: Terminal) -> None:
     answer = session_state_pb2.AddDependencyResponse(wait=_wait("w1", "a:dev", "a:pm"))
-    request = _run(terminal, "AddDependency", answer, "waiting", "add", "pm", "--", "-v")
+    request = terminal.run("AddDependency", answer, "waiting", "add", "pm", "--", "-v")
     assert not request.HasField("timeout")
     assert request.reason == "-v"
 
 
 def test_waiting_remove_ends_one(terminal: Terminal, capsys: pytest.CaptureFixture[str]) -> None:
     answer = session_state_pb2.RemoveDependencyResponse()
-    request = _run(terminal, "RemoveDependency", answer, "waiting", "remove", "3fa8")
+    request = terminal.run("RemoveDependency", answer, "waiting", "remove", "3fa8")
     assert request.id == "3fa8"
     assert capsys.readouterr().out == "3fa8: the wait is over\n"
 
@@ -324,7 +303,7 @@ def test_alerts_are_listed_with_what_became_of_the_webhook(
         supervision_pb2.Alert(webhook_time=_ago(1), **common),
     ]
     answer = supervision_pb2.ListAlertsResponse(alerts=alerts)
-    request = _run(terminal, "ListAlerts", answer, "alerts", "--session", "atlas", "--limit", "7")
+    request = terminal.run("ListAlerts", answer, "alerts", "--session", "atlas", "--limit", "7")
     assert (request.session, request.page_size) == ("atlas", 7)
     _, first, second, third = capsys.readouterr().out.splitlines()
     assert first.split()[-6:] == ["escalation", "atlas:dev", "4", "-", "It", "hangs."]
@@ -362,7 +341,7 @@ def test_nudges_are_listed_and_what_was_not_sent_is_counted(
     terminal: Terminal, capsys: pytest.CaptureFixture[str]
 ) -> None:
     argv = ("nudges", "--agent", "atlas:dev", "--since", "2h")
-    request = _run(terminal, "ListNudges", _nudged(), *argv)
+    request = terminal.run("ListNudges", _nudged(), *argv)
     assert request.agent == "atlas:dev"
     assert abs(request.since.seconds - (time.time() - 7200)) < 60
     _, row, _, counts = capsys.readouterr().out.splitlines()
@@ -375,7 +354,7 @@ def test_nudges_are_listed_and_what_was_not_sent_is_counted(
 def test_nudges_as_json_have_the_counts_too(
     terminal: Terminal, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    request = _run(terminal, "ListNudges", _nudged(), "nudges", "--json")
+    request = terminal.run("ListNudges", _nudged(), "nudges", "--json")
     assert not request.HasField("since")
     said = json.loads(capsys.readouterr().out)
     assert said["counts"]["nothing_changed"] == "12"
@@ -393,7 +372,7 @@ def test_escalations_are_the_open_ones_unless_all_are_asked_for(
         supervision_pb2.Escalation(level=2, end_time=_ago(5), **common),
     ]
     answer = supervision_pb2.ListEscalationsResponse(escalations=found)
-    request = _run(terminal, "ListEscalations", answer, "escalations", *argv)
+    request = terminal.run("ListEscalations", answer, "escalations", *argv)
     assert request.open_only is (not argv)
     _, first, second, third = capsys.readouterr().out.splitlines()
     assert first.split()[:3] == ["atlas:dev", "hung", "1"]
@@ -416,7 +395,7 @@ def test_credit_lists_the_accounts_that_are_held(
         agents=[agent_pb2.Agent(), agent_pb2.Agent()],
     )
     answer = supervision_pb2.ListCreditHoldsResponse(holds=[hold])
-    _run(terminal, "ListCreditHolds", answer, "credit")
+    terminal.run("ListCreditHolds", answer, "credit")
     row = capsys.readouterr().out.splitlines()[1]
     assert ", a guess" in row
     assert row.split()[-2:] == ["2", "atlas:dev"]
@@ -428,16 +407,16 @@ def test_credit_hold_and_release_name_the_account(
     held = supervision_pb2.CreditHold(credential="claude@host", end_time=_ago(-7200))
     answer = supervision_pb2.HoldCreditResponse(hold=held)
     argv = ("credit", "hold", "--for", "2h", "atlas:dev")
-    request = _run(terminal, "HoldCredit", answer, *argv)
+    request = terminal.run("HoldCredit", answer, *argv)
     assert request.credential == "atlas:dev"
     assert abs(request.end_time.seconds - (time.time() + 7200)) < 60
     assert capsys.readouterr().out.startswith("claude@host held until ")
     until = ("credit", "hold", "claude@host", "--until", "2031-05-01T19:00:00+02:00")
-    request = _run(terminal, "HoldCredit", answer, *until)
+    request = terminal.run("HoldCredit", answer, *until)
     assert request.end_time.seconds == 1_935_421_200
     capsys.readouterr()
     gone = supervision_pb2.ReleaseCreditResponse()
-    request = _run(terminal, "ReleaseCredit", gone, "credit", "release", "claude@host")
+    request = terminal.run("ReleaseCredit", gone, "credit", "release", "claude@host")
     assert request.credential == "claude@host"
     assert capsys.readouterr().out == "claude@host: nothing is held any more\n"
 

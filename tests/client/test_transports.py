@@ -97,6 +97,19 @@ def clients(tmux: Server) -> list[str]:
     return tmux.run("list-clients", "-F", "#{client_pid}").splitlines()
 
 
+def test_a_call_that_cannot_be_written_spoils_no_other(make: Make, tmux: Server, pane: str) -> None:
+    async def body(transport: Tmux) -> None:
+        words = ("a", "b", "null \0", "lone \ud800", "c", "d")
+        told = await asyncio.gather(
+            *(transport.run("display-message", "-p", "-t", pane, word) for word in words),
+            return_exceptions=True,
+        )
+        assert [told[n] for n in (0, 1, 4, 5)] == ["a\n", "b\n", "c\n", "d\n"]
+        assert all(isinstance(told[n], ValueError) for n in (2, 3)), told
+
+    use(make, tmux, body)
+
+
 def test_what_a_command_prints_is_returned(make: Make, tmux: Server, pane: str) -> None:
     async def body(transport: Tmux) -> None:
         out = await transport.run(

@@ -18,7 +18,16 @@ from dataclasses import dataclass
 
 from orch_client.courier.quoting import command_line
 from orch_client.courier.text_argument import loading
-from orch_client.courier.tmux import DEADLINE, Subprocess, TmuxSilent, error, execute
+from orch_client.courier.tmux import (
+    DEADLINE,
+    PaneGone,
+    Subprocess,
+    TmuxDied,
+    TmuxFailed,
+    TmuxSilent,
+    error,
+    execute,
+)
 
 _AT_ONCE = 2  # processes: the second one is started while tmux works for the first
 _MOST = 32  # calls of one process: more would keep the first of them waiting for the last
@@ -79,14 +88,27 @@ class Batch:
         self._start()
 
     async def _serve(self, calls: list[_Call]) -> None:
-        try:
-            answers = await self._ask(calls)
-        except Exception as exc:  # tmux was silent, or a call cannot be written: each hears it
-            answers = [exc] * len(calls)
+        lines: list[bytes] = []
+        asked: list[_Call] = []
+        with ExitStack() as files:
+            for call in calls:
+                try:
+                    args = files.enter_context(loading(call.args, call.stdin))
+                    lines.append(command_line(args).encode())
+                except (TmuxSilent, ValueError) as exc:  # it cannot be written; the others can
+                    _settle(call, exc)
+                else:
+                    asked.append(call)
+            if not asked:
+                return
+            try:
+                answers = await self._ask(lines, max(call.deadline for call in asked))
+            except TmuxSilent as exc:
+                answers = [exc] * len(asked)
         if answers is None:
-            await asyncio.gather(*(self._alone(call) for call in calls))
+            await asyncio.gather(*(self._alone(call) for call in asked))
             return
-        for call, said in zip(calls, answers, strict=True):
+        for call, said in zip(asked, answers, strict=True):
             _settle(call, said)
 
     async def _alone(self, call: _Call) -> None:
@@ -95,44 +117,40 @@ class Batch:
             said: str | Exception = await self._single.run(
                 *call.args, stdin=call.stdin, deadline=call.deadline
             )
-        except Exception as exc:  # the caller gets it
+        except (PaneGone, TmuxDied, TmuxFailed, TmuxSilent) as exc:
             said = exc
         _settle(call, said)
 
-    async def _ask(self, calls: list[_Call]) -> list[str | Exception] | None:
-        """What each call printed, or its error; None when nothing was begun."""
+    async def _ask(self, lines: list[bytes], deadline: float) -> list[str | Exception] | None:
+        """What each line printed, or its error; None when nothing was begun. Raises TmuxSilent."""
         mark = f"orch-{os.urandom(12).hex()}"
-        deadline = max(call.deadline for call in calls)
-        with ExitStack() as files:
-            lines = [f"display-message -p {mark}"]
-            for number, call in enumerate(calls):
-                lines.append(command_line(files.enter_context(loading(call.args, call.stdin))))
-                lines.append(f"display-message -p {mark}.{number}.")
-                lines.append(f"delete-buffer -b {mark}.{number}.")
-            script = "\n".join(lines) + "\n"
-            done = await asyncio.to_thread(execute, self._command, script.encode(), deadline)
+        script = [f"display-message -p {mark}\n".encode()]
+        for number, line in enumerate(lines):
+            end = f"{mark}.{number}."
+            script += [line, f"\ndisplay-message -p {end}\ndelete-buffer -b {end}\n".encode()]
+        done = await asyncio.to_thread(execute, self._command, b"".join(script), deadline)
         printed, said = (
             done.stdout.decode("utf-8", "replace"),
             done.stderr.decode("utf-8", "replace"),
         )
         begun, printed = _cut(printed, mark)
         if begun is not None:
-            return _answers(calls, mark, printed, said)
+            return _answers(len(lines), mark, printed, said)
         if done.returncode < 0:  # perhaps in the midst of the first mark: nothing is known
-            return [TmuxSilent("the tmux client was killed")] * len(calls)
+            return [TmuxSilent("the tmux client was killed")] * len(lines)
         if printed.strip():  # it prints what it cannot read
             return None
-        return [error(said.strip())] * len(calls)
+        return [error(said.strip())] * len(lines)
 
 
-def _answers(calls: list[_Call], mark: str, printed: str, said: str) -> list[str | Exception]:
+def _answers(count: int, mark: str, printed: str, said: str) -> list[str | Exception]:
     """Cuts both outputs at the marks. A call whose mark is missing was not finished."""
     found: list[str | Exception] = []
-    for number in range(len(calls)):
+    for number in range(count):
         out, printed = _cut(printed, f"{mark}.{number}.")
         wrong, said = _cut(said, f"{mark}.{number}.")
         if out is None or wrong is None:
-            found += [error(said.strip())] * (len(calls) - number)
+            found += [error(said.strip())] * (count - number)
             break
         found.append(error(wrong.strip()) if wrong else out)
     return found

@@ -173,14 +173,15 @@ class _Link:
 
     async def ask(self, line: str) -> str:
         """Sends one line of commands and returns what they print; the errors of Tmux.run."""
+        self._count += 1
+        mark = f"{self._mark}.{self._count}"
+        data = f"{line}\ndisplay-message -p {mark}\n".encode()
         if self._idle is not None:
             self._idle.cancel()
             self._idle = None
-        self._count += 1
-        mark = f"{self._mark}.{self._count}"
         call = _Call(mark.encode(), self._loop.create_future())
         self._calls.append(call)
-        self._write(f"{line}\ndisplay-message -p {mark}\n".encode())
+        self._write(data)
         return await call.answer
 
     def end(self, reason: str) -> None:
