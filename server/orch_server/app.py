@@ -9,7 +9,7 @@ import gc
 import logging
 import os
 import signal
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -50,10 +50,12 @@ from orch_server.loops.supervisor import Loop, supervise
 from orch_server.services.agent_state import AgentStates
 from orch_server.services.agents import AgentRegistry
 from orch_server.services.alerts import AlertService
+from orch_server.services.audit import AuditService
 from orch_server.services.authorization import AuthorizationService
 from orch_server.services.credit import CreditService
 from orch_server.services.event_log import EventLog
 from orch_server.services.events import LocalBus
+from orch_server.services.guesses import Guesses
 from orch_server.services.heartbeat import HeartbeatService
 from orch_server.services.hooks import HookService
 from orch_server.services.identity import IdentityService
@@ -75,6 +77,7 @@ from orch_server.tmux.local_courier import LocalCourier
 from orch_server.tmux.processes import host_name
 from orch_server.transport.authorization import AuthorizationServicer
 from orch_server.transport.events import EventServicer
+from orch_server.transport.generic import GenericOnly
 from orch_server.transport.guard import Guard
 from orch_server.transport.heartbeat import HeartbeatServicer
 from orch_server.transport.identity import IdentitySocket
@@ -134,6 +137,7 @@ class _Core:
     alerts: AlertService
     targets: Targets
     events: EventLog
+    audit: AuditService
 
 
 async def serve(settings: Settings, ready: Callable[[str], None]) -> None:
@@ -167,9 +171,10 @@ async def _wire(settings: Settings, clock: Clock) -> _Core:
     known = await store.open()
     finder = PaneFinder(host)
     passphrase = Passphrase(settings.passphrase)
+    passphrase.on_wrong = Guesses(store, clock).tell
     registry = AgentRegistry(store, clock)
     await registry.load()
-    roles = settings.approver_roles
+    roles = settings.policy.deciding_roles()
     identity = IdentityService(
         finder, registry, TokenFiles(settings.tokens), known.token_key, clock
     )
@@ -198,7 +203,7 @@ async def _wire(settings: Settings, clock: Clock) -> _Core:
         settings.max_open_tasks,
     )
     authorization = AuthorizationService(
-        store, registry, targets, passphrase, bus, roles, clock, mailbox.wake
+        store, registry, targets, passphrase, bus, settings.policy, clock, mailbox.wake
     )
     states = AgentStates(store, registry, clock, here)
     operations = OperationService(store, targets, clock, lambda agent: supervisor.changed.set())
@@ -255,6 +260,7 @@ async def _wire(settings: Settings, clock: Clock) -> _Core:
         alerts,
         targets,
         EventLog(store, bus),
+        AuditService(store, clock, settings.audit_days),
     )
 
 
@@ -277,7 +283,7 @@ def _listen(
 
 async def _recover(core: _Core) -> None:
     """What must be true before the first call: the overdue has expired, clients have an amnesty."""
-    await core.authorization.expire_overdue()
+    await core.authorization.run_due()
     for service in (core.states, core.operations, core.credit, core.supervisor):
         await service.load()
     await core.heartbeat.restore()
@@ -325,7 +331,7 @@ async def _drain(server: grpc.aio.Server, health: health_aio.HealthServicer, cor
 def _loops(core: _Core, clock: Clock) -> list[Loop]:
     """Every background task of the server."""
     scheduler, authorization = core.scheduler, core.authorization
-    by_the_clock = (scheduler, authorization, core.credit, core.waiting)
+    by_the_clock = (scheduler, authorization, core.credit, core.waiting, core.audit)
 
     def look_anew() -> None:
         for service in by_the_clock:
@@ -339,11 +345,12 @@ def _loops(core: _Core, clock: Clock) -> list[Loop]:
         Loop("credit", lambda: serve_deadlines(core.credit.run_due, core.credit.changed, clock)),
         Loop("waiting", lambda: serve_deadlines(core.waiting.check, core.waiting.changed, clock)),
         Loop("alerts", core.alerts.run),
+        Loop("audit", lambda: serve_deadlines(core.audit.run_due, core.audit.changed, clock)),
         Loop("mailbox", core.mailbox.run),
         Loop("firing", lambda: serve_deadlines(scheduler.fire_due, scheduler.changed, clock)),
         Loop(
-            "expiry",
-            lambda: serve_deadlines(authorization.expire_overdue, authorization.changed, clock),
+            "authorization",
+            lambda: serve_deadlines(authorization.run_due, authorization.changed, clock),
         ),
     ]
 
@@ -351,7 +358,7 @@ def _loops(core: _Core, clock: Clock) -> list[Loop]:
 def _server(core: _Core, clock: Clock) -> tuple[grpc.aio.Server, health_aio.HealthServicer]:
     server = grpc.aio.server(interceptors=[Guard(core.identity)], options=_OPTIONS)
     health = health_aio.HealthServicer()
-    services: Any = _GenericOnly(server)
+    services: Any = GenericOnly(server)
     heartbeat_pb2_grpc.add_HeartbeatServiceServicer_to_server(
         HeartbeatServicer(
             core.heartbeat, core.mailbox, core.state, core.hooks, core.states, core.operations
@@ -381,23 +388,6 @@ def _server(core: _Core, clock: Clock) -> tuple[grpc.aio.Server, health_aio.Heal
     names = (*_SERVICES, health_pb2.DESCRIPTOR.services_by_name["Health"].full_name)
     reflection.enable_server_reflection((*names, reflection.SERVICE_NAME), server)
     return server, health
-
-
-class _GenericOnly:
-    """Takes a service's handlers as generic ones only.
-
-    For each call grpc.aio 1.85 waits on one future for every method that is *registered*: 10 us a
-    call with four services, and more with each one that comes.
-    """
-
-    def __init__(self, server: grpc.aio.Server) -> None:
-        self._server = server
-
-    def add_generic_rpc_handlers(self, handlers: Sequence[Any]) -> None:
-        self._server.add_generic_rpc_handlers(handlers)
-
-    def add_registered_method_handlers(self, service: str, handlers: object) -> None:
-        """Leaves them out."""
 
 
 async def _serving(health: health_aio.HealthServicer) -> None:

@@ -10,6 +10,8 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import asdict
+from datetime import datetime
 from pathlib import Path
 
 from orch_server import __version__, config, logs
@@ -24,6 +26,7 @@ _EXAMPLES = """examples:
   orch-server run --home /srv/orch --listen unix:/srv/orch/orch.sock --listen 127.0.0.1:50051
   orch-server token create --session atlas-impl-1a2b3c4d --role developer
   orch-server passphrase set
+  orch-server audit verify
 """
 
 
@@ -79,7 +82,14 @@ def _parser() -> argparse.ArgumentParser:
     setting = actions.add_parser("set", help="set or change it; asked on the terminal")
     setting.set_defaults(run=_passphrase_set)
 
-    for sub in (create, listing, revoke, setting):
+    audit = commands.add_parser("audit", help="the log of what was decided")
+    looks = audit.add_subparsers(required=True, metavar="ACTION")
+    verify = looks.add_parser("verify", help="find what was changed in it, removed or put in")
+    verify.add_argument("--head", metavar="FILE", help="check it against this copy of its head too")
+    verify.add_argument("--json", action="store_true", help="print JSON")
+    verify.set_defaults(run=_audit_verify)
+
+    for sub in (create, listing, revoke, setting, verify):
         sub.add_argument("--home", help="ORCH_HOME; default: orch under the XDG state directory")
     return parser
 
@@ -127,7 +137,7 @@ def _check(args: argparse.Namespace) -> int:
     for line in (
         f"home        {settings.home}",
         f"listen      {' '.join([f'unix:{p}' for p in settings.sockets] + list(settings.ports))}",
-        f"approvers   {', '.join(settings.approver_roles)}",
+        f"approvers   {', '.join(settings.policy.deciding_roles())}",
         f"passphrase  {'set' if settings.passphrase.exists() else 'not set: open mode'}",
         f"tmux        {version.stdout.strip()}",
     ):
@@ -143,7 +153,7 @@ def _token_create(args: argparse.Namespace) -> int:
         )
     role = check_role("role", args.role) if args.role else ""
     session = check_name("session", args.session) if args.session else ""
-    if not role or role in settings.approver_roles:
+    if not role or role in settings.policy.deciding_roles():
         _prove(Passphrase(settings.passphrase))
     config.check_home(settings)
     created = SystemClock().now().isoformat(timespec="seconds")
@@ -187,6 +197,29 @@ def _passphrase_set(args: argparse.Namespace) -> int:
     passphrase.set(first)
     print("The passphrase is set; it holds from now on, without a restart.")
     return 0
+
+
+def _audit_verify(args: argparse.Namespace) -> int:
+    from orch_server.storage.audit_check import verify
+
+    report = verify(config.load(args.home).database, Path(args.head) if args.head else None)
+    first, last = (_second(at) for at in (report.first, report.last))
+    if args.json:
+        shown = {**asdict(report), "first": first, "last": last}
+        print(json.dumps(shown))
+        return int(report.faults > 0)
+    for line in report.findings:
+        print(f"audit: {line}")
+    for line in report.notes:
+        print(f"audit: note: {line}")
+    told = f"{report.faults:,} fault{'s' * (report.faults > 1)}" if report.faults else "no fault"
+    links = f"{report.links:,} link{'s' * (report.links != 1)}"
+    print(f"audit: {links}, from {first or '-'} to {last or '-'}, {told}")
+    return int(report.faults > 0)
+
+
+def _second(at: datetime | None) -> str | None:
+    return at.isoformat(timespec="seconds") if at else None
 
 
 def _prove(passphrase: Passphrase) -> None:

@@ -14,22 +14,26 @@ from urllib.parse import urlsplit
 
 from orch_server.core.errors import InvalidInput, StartupError
 from orch_server.core.pace import Pace
+from orch_server.core.policy import Policy
 from orch_server.core.task import MAX_OPEN, MOST_OPEN
 from orch_server.core.text import check_role
+from orch_server.policy_file import policy
 
 _KEYS = (
     "listen",
     "approver_roles",
+    "authorization",
     "beat_interval",
     "log_level",
     "nudges_per_hour",
     "alert_webhook",
     "max_open_tasks",
+    "audit_days",
 )
 _LEVELS = ("debug", "info", "warning", "error")
 _LOOPBACK = re.compile(r"(localhost|127(?:\.\d{1,3}){3}|\[::1\]):(\d{1,5})\Z")
 _NETWORK = frozenset("nfs nfs4 cifs smb3 smbfs 9p fuse.sshfs ceph glusterfs afs".split())  # noqa: SIM905
-_OWN_FILES = ("orch", "tokens", "passphrase", "backups", "logs")
+_OWN_FILES = ("orch", "tokens", "passphrase", "backups", "logs", "audit")
 MAX_SOCKET_PATH = 107
 
 
@@ -38,18 +42,20 @@ class Settings:
     """All that can be set. `sockets` are Unix sockets, `ports` are loopback HOST:PORT, `templates`
     is the folder with the user's own templates of messages, `nudges_per_hour` the budget of each
     agent (0: none are sent), `alert_webhook` the URL that alerts are posted to ("": none),
-    `max_open_tasks` how many open tasks an agent may have."""
+    `max_open_tasks` how many open tasks an agent may have, `audit_days` how long links of the audit
+    are kept (0: for ever)."""
 
     home: Path
     sockets: tuple[Path, ...]
     ports: tuple[str, ...]
-    approver_roles: tuple[str, ...]
+    policy: Policy
     pace: Pace
     log_level: str
     templates: Path
     nudges_per_hour: int = 6
     alert_webhook: str = ""
     max_open_tasks: int = MAX_OPEN
+    audit_days: int = 400
 
     @property
     def database(self) -> Path:
@@ -106,13 +112,17 @@ def load(
         home=path,
         sockets=sockets,
         ports=ports,
-        approver_roles=_roles(kept.get("approver_roles", ["orchestrator", "project_manager"])),
+        policy=policy(
+            kept.get("authorization", {}),
+            _roles(kept.get("approver_roles", ["orchestrator", "project_manager"])),
+        ),
         pace=_pace(kept.get("beat_interval", 5)),
         log_level=_level(env.get("ORCH_LOG_LEVEL") or kept.get("log_level", "info")),
         templates=configured.absolute().parent / "templates",
         nudges_per_hour=_nudges(kept.get("nudges_per_hour", 6)),
         alert_webhook=_webhook(kept.get("alert_webhook", "")),
         max_open_tasks=_open_tasks(kept.get("max_open_tasks", MAX_OPEN)),
+        audit_days=_audit_days(kept.get("audit_days", 400)),
     )
 
 
@@ -235,6 +245,15 @@ def _open_tasks(value: Any) -> int:
             " that one agent may have."
         )
     return value
+
+
+def _audit_days(given: object) -> int:
+    if isinstance(given, bool) or not isinstance(given, int) or not 0 <= given <= 36_500:
+        raise StartupError(
+            f"audit_days is {given!r}; use a whole number of days from 1 to 36500, or 0 to keep the"
+            " audit for ever."
+        )
+    return given
 
 
 def _webhook(given: object) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import timedelta
 from itertools import product
 
@@ -11,6 +12,7 @@ from orch_server.core import authorization, delivery
 from orch_server.core.authorization import AuthorizationState, Verdict
 from orch_server.core.delivery import DeliveryEvent, DeliveryState
 from orch_server.core.errors import Conflict, IllegalTransition
+from tests.core.asked import ASKED, NOW
 
 D, E, A = DeliveryState, DeliveryEvent, AuthorizationState
 
@@ -60,17 +62,20 @@ def test_each_pair_of_the_delivery_table(state: DeliveryState, event: DeliveryEv
 
 @pytest.mark.parametrize(("state", "verdict"), list(product(A, Verdict)))
 def test_each_pair_of_the_authorization_table(state: AuthorizationState, verdict: Verdict) -> None:
-    finals = {
-        Verdict.APPROVE: A.APPROVED,
-        Verdict.DENY: A.DENIED,
-        Verdict.EXPIRE: A.EXPIRED,
-        Verdict.CANCEL: A.CANCELLED,
-    }
-    if state is A.PENDING:
-        assert authorization.resolve(state, verdict, "3fa8") is finals[verdict]
+    expected = {
+        (A.PENDING, Verdict.APPROVE): A.APPROVED,
+        (A.PENDING, Verdict.DENY): A.DENIED,
+        (A.PENDING, Verdict.EXPIRE): A.EXPIRED,
+        (A.PENDING, Verdict.CANCEL): A.CANCELLED,
+        (A.APPROVED, Verdict.CONSUME): A.CONSUMED,
+        (A.APPROVED, Verdict.LAPSE): A.LAPSED,
+    }.get((state, verdict))
+    asked = replace(ASKED, state=state, lapses_at=NOW + timedelta(minutes=1))
+    if expected is not None:
+        assert authorization.resolve(asked, verdict, NOW) is expected
         return
     with pytest.raises(Conflict) as caught:
-        authorization.resolve(state, verdict, "3fa8")
+        authorization.resolve(asked, verdict, NOW)
     assert "3fa8" in caught.value.message
     assert state.lower() in caught.value.message
     assert caught.value.metadata["state"] == state

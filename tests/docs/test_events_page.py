@@ -42,7 +42,7 @@ def _tellers() -> Iterator[ast.AST]:
 def _emits(function: ast.AST) -> bool:
     calls = (node.func for node in ast.walk(function) if isinstance(node, ast.Call))
     names = {getattr(call, "attr", getattr(call, "id", "")) for call in calls}
-    return not names.isdisjoint({"emit", "tell", "_tell"})
+    return not names.isdisjoint({"emit", "audit", "tell", "_tell"})
 
 
 def _words() -> Iterator[str]:

@@ -6,17 +6,20 @@ import asyncio
 import base64
 import hmac
 import json
+import os
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from orch_server.core.clock import ManualClock
-from orch_server.core.errors import Unidentified
+from orch_server.core.errors import StoreUnavailable, Unidentified
 from orch_server.core.identity import Caller, Incarnation, InPane, Operator, TokenAgent
 from orch_server.services.agents import AgentRegistry
 from orch_server.services.identity import LIFETIME, IdentityService
 from orch_server.services.tokens import TokenFiles
 from orch_server.storage.store import Store
+from orch_server.tmux import processes
 from orch_server.tmux.finder import PaneFinder
 from tests.transport.harness import START
 
@@ -30,9 +33,9 @@ class Parts:
     def __init__(self, folder: Path, key: bytes = KEY) -> None:
         self.clock = ManualClock(START)
         self.files = TokenFiles(folder / "tokens")
-        registry = AgentRegistry(Store(folder / "orch.db", self.clock, print), self.clock)
+        self.registry = AgentRegistry(Store(folder / "orch.db", self.clock, print), self.clock)
         finder = PaneFinder("here")
-        self.service = IdentityService(finder, registry, self.files, key, self.clock)
+        self.service = IdentityService(finder, self.registry, self.files, key, self.clock)
 
     def token(self) -> str:
         """A fresh token for the pane."""
@@ -114,3 +117,36 @@ def test_token_files_name_agents_and_the_operator(parts: Parts) -> None:
     parts.files.revoke(agent.split("_")[1])
     with pytest.raises(Unidentified):
         parts.read(agent)
+
+
+def test_a_later_process_of_the_same_number_is_another_one(
+    parts: Parts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The kernel gives a number anew, and to a child of the same tmux server at that."""
+    pid, server = os.getpid(), processes.parent(os.getpid())
+    pane = replace(PANE, server_pid=server)
+    agent = parts.registry.new("atlas", "orchestrator")
+    parts.registry.put(replace(agent, incarnation=pane, pane_pid=pid))
+    assert parts.service._known([pid], 0) == pane
+    began = processes.started(pid)
+    assert began > 0
+    monkeypatch.setattr(processes, "started", lambda _: began + 1)
+    assert parts.service._known([pid], 0) is None
+
+
+def test_an_agent_that_could_not_be_written_is_not_known(folder: Path) -> None:
+    clock = ManualClock(START)
+    registry = AgentRegistry(Store(folder / "orch.db", clock, print), clock)  # it was never opened
+
+    async def body() -> None:
+        with pytest.raises(StoreUnavailable):
+            await registry.register_without_pane("atlas", "developer")
+        lost = registry.new("atlas", "tester")
+        registry.put(lost)
+        with pytest.raises(StoreUnavailable):
+            await registry._registered(replace(lost, kind="claude"))
+
+    asyncio.run(body())
+    assert registry.names() == "atlas:tester"
+    (tester,) = registry.all()
+    assert tester.kind == ""

@@ -37,7 +37,7 @@ async def _ends(task: asyncio.Task[object]) -> bool:
 @pytest.mark.parametrize(
     "name",
     [
-        *("clock", "leases", "pulse", "mailbox", "firing", "expiry"),
+        *("clock", "leases", "pulse", "mailbox", "firing", "authorization"),
         *("supervision", "credit", "waiting", "alerts"),
     ],
 )

@@ -74,7 +74,9 @@ def _with_panes(
 
     async def with_targets(at: Serving) -> None:
         finder = PaneFinder(host_name())
-        targets = Targets(at.core.registry, finder, at.core.passphrase, at.settings.approver_roles)
+        targets = Targets(
+            at.core.registry, finder, at.core.passphrase, at.settings.policy.deciding_roles()
+        )
         await body(at, targets, mine)
 
     run(home.path, with_targets, loops=())

@@ -20,6 +20,8 @@ ADDED = {
     *("retry_at", "time_to_live", "reply_patience", "reply", "reply_complete", "credential"),
     *("form", "every", "cron", "time_zone", "jitter", "first_at", "look_at", "catch_up", "missed"),
     *("version", "note_key", "waited", "paused_by", "pause_note"),
+    *("action_class", "approvers", "human", "reason_required", "lapse", "tool", "arguments", "cwd"),
+    *("digest", "proof", "open"),
 }
 LATER = "0098_later.py"
 _KINDS = {"AUTO": "INTEGER", "INT": "INTEGER", "BOOL": "INTEGER"}

@@ -32,6 +32,7 @@ from orch_server import app
 from orch_server.config import Settings
 from orch_server.core.clock import Clock, ManualClock
 from orch_server.core.pace import Pace
+from orch_server.core.policy import Policy, default_policy
 from orch_server.services.tokens import TokenFiles
 
 START = datetime(2026, 11, 21, 12, tzinfo=UTC)
@@ -218,13 +219,15 @@ def hello(role: str, pane: str, **more: Any) -> heartbeat_pb2.Hello:
     )
 
 
-def settings_for(home: Path, pace: Pace = PACE, tcp: bool = False) -> Settings:
+def settings_for(
+    home: Path, pace: Pace = PACE, tcp: bool = False, policy: Policy | None = None
+) -> Settings:
     """The settings of a server in this home."""
     return Settings(
         home=home,
         sockets=(home / "orch.sock",),
         ports=("127.0.0.1:0",) if tcp else (),
-        approver_roles=("orchestrator", "project_manager"),
+        policy=policy or default_policy(("orchestrator", "project_manager")),
         pace=pace,
         log_level="info",
         templates=home / "templates",
@@ -238,9 +241,10 @@ async def serving(
     pace: Pace = PACE,
     tcp: bool = False,
     loops: tuple[str, ...] = ("mailbox",),
+    policy: Policy | None = None,
 ) -> AsyncIterator[Serving]:
     """A server on HOME/orch.sock and, when asked, on TCP; with the named loops."""
-    settings = settings_for(home, pace, tcp)
+    settings = settings_for(home, pace, tcp, policy)
     moving = clock or ManualClock(START)
     core = await app._wire(settings, moving)
     try:

@@ -1,4 +1,4 @@
-"""Sessions, authorizations and their watches, over a real connection."""
+"""Sessions, agents and their watches, over a real connection."""
 
 from __future__ import annotations
 
@@ -12,10 +12,9 @@ from google.protobuf.duration_pb2 import Duration
 from google.protobuf.field_mask_pb2 import FieldMask
 
 from orch.v1 import agent_pb2, heartbeat_pb2
-from orch.v1 import authorization_pb2 as auth
 from orch.v1 import scheduler_pb2 as sched
 from orch.v1 import session_state_pb2 as state
-from tests.transport.harness import PATIENCE, Serving, Stream, fails, run
+from tests.transport.harness import PATIENCE, Serving, fails, run
 
 Code = grpc.StatusCode
 
@@ -161,155 +160,6 @@ def test_watches_end_with_a_word_when_the_server_stops(folder: Path) -> None:
         at.core.bus.close()
         error = await fails(_next(watch))
         assert (error.code, error.reason) == (Code.UNAVAILABLE, "DRAINING")
-
-    run(folder, body)
-
-
-async def _ask(at: Serving, action: str = "Deploy", role: str = "developer", **more: Any) -> Any:
-    request = auth.RequestAuthorizationRequest(action=action, **more)
-    answer = await at.authorization.RequestAuthorization(
-        request, metadata=at.token("atlas", role), timeout=PATIENCE
-    )
-    return answer.authorization
-
-
-async def _team(at: Serving) -> tuple[Stream, Stream]:
-    return await at.alive("developer", "%1"), await at.alive("orchestrator", "%2")
-
-
-def test_a_wait_ends_after_the_decision(folder: Path) -> None:
-    async def body(at: Serving) -> None:
-        await _team(at)
-        asked = await _ask(at)
-        assert (asked.state, asked.priority) == (
-            auth.AUTHORIZATION_STATE_PENDING,
-            auth.AUTHORIZATION_PRIORITY_HIGH,
-        )
-        wait = at.authorization.WaitAuthorization(auth.WaitAuthorizationRequest(id=asked.id[:4]))
-        assert (await _next(wait)).authorization.state == auth.AUTHORIZATION_STATE_PENDING
-        await at.authorization.ApproveAuthorization(
-            auth.ApproveAuthorizationRequest(id=asked.id),
-            metadata=at.token("atlas", "orchestrator"),
-        )
-        last = (await _next(wait)).authorization
-        assert last.state == auth.AUTHORIZATION_STATE_APPROVED
-        assert last.resolver == "atlas:orchestrator"
-        assert await _next(wait) is grpc.aio.EOF
-        again = at.authorization.WaitAuthorization(auth.WaitAuthorizationRequest(id=asked.id))
-        assert (await _next(again)).authorization.state == auth.AUTHORIZATION_STATE_APPROVED
-        assert await _next(again) is grpc.aio.EOF
-
-    run(folder, body)
-
-
-def test_a_wait_ends_when_nobody_decides_in_time(folder: Path) -> None:
-    async def body(at: Serving) -> None:
-        await _team(at)
-        asked = await _ask(at)
-        wait = at.authorization.WaitAuthorization(auth.WaitAuthorizationRequest(id=asked.id))
-        await _next(wait)
-        at.clock.advance(5 * 60 - 0.001)
-        await at.core.authorization.expire_overdue()
-        at.clock.advance(0.001)
-        error = await fails(
-            at.authorization.ApproveAuthorization(auth.ApproveAuthorizationRequest(id=asked.id))
-        )
-        assert (error.code, error.metadata["state"]) == (Code.FAILED_PRECONDITION, "EXPIRED")
-        await at.core.authorization.expire_overdue()
-        last = (await _next(wait)).authorization
-        assert last.state == auth.AUTHORIZATION_STATE_EXPIRED
-        assert await _next(wait) is grpc.aio.EOF
-
-    run(folder, body)
-
-
-def test_of_many_deciders_one_decides(folder: Path) -> None:
-    async def body(at: Serving) -> None:
-        await _team(at)
-        asked = await _ask(at)
-        approve = auth.ApproveAuthorizationRequest(id=asked.id)
-        deny = auth.DenyAuthorizationRequest(id=asked.id, reason="no")
-        stub = at.authorization
-        calls = [stub.ApproveAuthorization(approve) for _ in range(6)]
-        calls += [stub.DenyAuthorization(deny) for _ in range(6)]
-        results = await asyncio.gather(*calls, return_exceptions=True)
-        assert sum(not isinstance(r, BaseException) for r in results) == 1
-        codes = {r.code() for r in results if isinstance(r, grpc.aio.AioRpcError)}
-        assert codes == {Code.FAILED_PRECONDITION}
-
-    run(folder, body)
-
-
-def test_the_requester_is_refused_whatever_he_says(folder: Path) -> None:
-    async def body(at: Serving) -> None:
-        await _team(at)
-        asked = await _ask(at, "Deploy")
-        own = at.token("atlas", "developer")
-        for call in (
-            at.authorization.ApproveAuthorization(
-                auth.ApproveAuthorizationRequest(id=asked.id), metadata=own
-            ),
-            at.authorization.DenyAuthorization(
-                auth.DenyAuthorizationRequest(id=asked.id, reason="x"), metadata=own
-            ),
-            at.authorization.ApproveAuthorization(
-                auth.ApproveAuthorizationRequest(id=asked.id),
-                metadata=at.token("borealis", "orchestrator"),
-            ),
-        ):
-            assert (await fails(call)).code is Code.PERMISSION_DENIED
-        await at.authorization.CancelAuthorization(
-            auth.CancelAuthorizationRequest(id=asked.id), metadata=own
-        )
-
-    run(folder, body)
-
-
-def test_a_repeated_request_is_asked_once(folder: Path) -> None:
-    async def body(at: Serving) -> None:
-        _, orchestrator = await _team(at)
-        asked = [await _ask(at, request_id="r1") for _ in range(3)]
-        assert len({a.id for a in asked}) == 1
-        offer = (await orchestrator.read()).offer
-        assert asked[0].id in offer.text
-        await orchestrator.report(offer, "CONFIRMED")
-        assert (await orchestrator.read()).HasField("report_ack")
-        await _ask(at, "Something else")
-        assert "Something else" in (await orchestrator.read()).offer.text
-
-    run(folder, body)
-
-
-def test_with_a_passphrase_the_operator_must_prove_himself(folder: Path) -> None:
-    async def body(at: Serving) -> None:
-        await _team(at)
-        at.core.passphrase.set("correct horse")
-        asked = await _ask(at)
-        request = auth.ApproveAuthorizationRequest(id=asked.id)
-        error = await fails(at.authorization.ApproveAuthorization(request))
-        assert (error.code, error.reason) == (Code.PERMISSION_DENIED, "PASSPHRASE_REQUIRED")
-        request.passphrase = "wrong"
-        error = await fails(at.authorization.ApproveAuthorization(request))
-        assert (error.code, error.reason) == (Code.PERMISSION_DENIED, "NOT_ALLOWED")
-        request.passphrase = "correct horse"
-        done = (await at.authorization.ApproveAuthorization(request)).authorization
-        assert done.resolver == "operator"
-
-    run(folder, body)
-
-
-def test_with_a_passphrase_an_approving_role_is_not_bound_without_it(folder: Path) -> None:
-    async def body(at: Serving) -> None:
-        at.core.passphrase.set("correct horse")
-        thief = at.connect()
-        with pytest.raises(grpc.aio.AioRpcError) as caught:
-            await thief.hello("orchestrator", "%1")
-        assert caught.value.code() is Code.PERMISSION_DENIED
-        await at.alive("developer", "%1")
-        await at.alive("orchestrator", "%2", passphrase="correct horse")
-        again = await at.alive("orchestrator", "%2")  # the pane has it already
-        assert again.welcome is not None
-        assert again.welcome.epoch == 2
 
     run(folder, body)
 

@@ -300,7 +300,7 @@ def test_an_authorization_that_is_ended_expires_with_the_reason_and_is_told_once
         error = await fails(at.authorization.ApproveAuthorization(late))
         assert error.code is Code.FAILED_PRECONDITION
         at.clock.advance(3600)
-        await at.core.authorization.expire_overdue()
+        await at.core.authorization.run_due()
         assert len(await _texts(at, "developer")) == 1
 
     run(folder, body)

@@ -22,50 +22,77 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1borch/v1/authorization.proto\x12\x07orch.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\xb2\x03\n\rAuthorization\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0f\n\x07session\x18\x02 \x01(\t\x12\x16\n\x0erequester_role\x18\x03 \x01(\t\x12\x1a\n\x12requester_agent_id\x18\x04 \x01(\t\x12\x15\n\rapprover_role\x18\x05 \x01(\t\x12\x0e\n\x06\x61\x63tion\x18\x06 \x01(\t\x12\x30\n\x08priority\x18\x07 \x01(\x0e\x32\x1e.orch.v1.AuthorizationPriority\x12\x18\n\x10priority_derived\x18\x08 \x01(\x08\x12*\n\x05state\x18\t \x01(\x0e\x32\x1b.orch.v1.AuthorizationState\x12/\n\x0b\x63reate_time\x18\n \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x64\x65\x61\x64line\x18\x0b \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x30\n\x0cresolve_time\x18\x0c \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x10\n\x08resolver\x18\r \x01(\t\x12\x0e\n\x06reason\x18\x0e \x01(\t\"\x8a\x01\n\x1bRequestAuthorizationRequest\x12\x0e\n\x06\x61\x63tion\x18\x01 \x01(\t\x12\x30\n\x08priority\x18\x02 \x01(\x0e\x32\x1e.orch.v1.AuthorizationPriority\x12\x15\n\rapprover_role\x18\x03 \x01(\t\x12\x12\n\nrequest_id\x18\x04 \x01(\t\"M\n\x1cRequestAuthorizationResponse\x12-\n\rauthorization\x18\x01 \x01(\x0b\x32\x16.orch.v1.Authorization\"M\n\x1b\x41pproveAuthorizationRequest\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0e\n\x06reason\x18\x02 \x01(\t\x12\x12\n\npassphrase\x18\x03 \x01(\t\"M\n\x1c\x41pproveAuthorizationResponse\x12-\n\rauthorization\x18\x01 \x01(\x0b\x32\x16.orch.v1.Authorization\"J\n\x18\x44\x65nyAuthorizationRequest\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0e\n\x06reason\x18\x02 \x01(\t\x12\x12\n\npassphrase\x18\x03 \x01(\t\"J\n\x19\x44\x65nyAuthorizationResponse\x12-\n\rauthorization\x18\x01 \x01(\x0b\x32\x16.orch.v1.Authorization\"(\n\x1a\x43\x61ncelAuthorizationRequest\x12\n\n\x02id\x18\x01 \x01(\t\"L\n\x1b\x43\x61ncelAuthorizationResponse\x12-\n\rauthorization\x18\x01 \x01(\x0b\x32\x16.orch.v1.Authorization\"%\n\x17GetAuthorizationRequest\x12\n\n\x02id\x18\x01 \x01(\t\"I\n\x18GetAuthorizationResponse\x12-\n\rauthorization\x18\x01 \x01(\x0b\x32\x16.orch.v1.Authorization\"\x7f\n\x19ListAuthorizationsRequest\x12\x0f\n\x07session\x18\x01 \x01(\t\x12*\n\x05state\x18\x02 \x01(\x0e\x32\x1b.orch.v1.AuthorizationState\x12\x11\n\tpage_size\x18\x03 \x01(\x05\x12\x12\n\npage_token\x18\x04 \x01(\t\"e\n\x1aListAuthorizationsResponse\x12.\n\x0e\x61uthorizations\x18\x01 \x03(\x0b\x32\x16.orch.v1.Authorization\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"&\n\x18WaitAuthorizationRequest\x12\n\n\x02id\x18\x01 \x01(\t\"J\n\x19WaitAuthorizationResponse\x12-\n\rauthorization\x18\x01 \x01(\x0b\x32\x16.orch.v1.Authorization*\xa3\x01\n\x15\x41uthorizationPriority\x12&\n\"AUTHORIZATION_PRIORITY_UNSPECIFIED\x10\x00\x12\x1e\n\x1a\x41UTHORIZATION_PRIORITY_LOW\x10\x01\x12!\n\x1d\x41UTHORIZATION_PRIORITY_MEDIUM\x10\x02\x12\x1f\n\x1b\x41UTHORIZATION_PRIORITY_HIGH\x10\x03*\xe0\x01\n\x12\x41uthorizationState\x12#\n\x1f\x41UTHORIZATION_STATE_UNSPECIFIED\x10\x00\x12\x1f\n\x1b\x41UTHORIZATION_STATE_PENDING\x10\x01\x12 \n\x1c\x41UTHORIZATION_STATE_APPROVED\x10\x02\x12\x1e\n\x1a\x41UTHORIZATION_STATE_DENIED\x10\x03\x12\x1f\n\x1b\x41UTHORIZATION_STATE_EXPIRED\x10\x04\x12!\n\x1d\x41UTHORIZATION_STATE_CANCELLED\x10\x05\x32\xb4\x05\n\x14\x41uthorizationService\x12\x63\n\x14RequestAuthorization\x12$.orch.v1.RequestAuthorizationRequest\x1a%.orch.v1.RequestAuthorizationResponse\x12\x63\n\x14\x41pproveAuthorization\x12$.orch.v1.ApproveAuthorizationRequest\x1a%.orch.v1.ApproveAuthorizationResponse\x12Z\n\x11\x44\x65nyAuthorization\x12!.orch.v1.DenyAuthorizationRequest\x1a\".orch.v1.DenyAuthorizationResponse\x12`\n\x13\x43\x61ncelAuthorization\x12#.orch.v1.CancelAuthorizationRequest\x1a$.orch.v1.CancelAuthorizationResponse\x12W\n\x10GetAuthorization\x12 .orch.v1.GetAuthorizationRequest\x1a!.orch.v1.GetAuthorizationResponse\x12]\n\x12ListAuthorizations\x12\".orch.v1.ListAuthorizationsRequest\x1a#.orch.v1.ListAuthorizationsResponse\x12\\\n\x11WaitAuthorization\x12!.orch.v1.WaitAuthorizationRequest\x1a\".orch.v1.WaitAuthorizationResponse0\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1borch/v1/authorization.proto\x12\x07orch.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"6\n\x06\x41\x63tion\x12\x0c\n\x04tool\x18\x01 \x01(\t\x12\x11\n\targuments\x18\x02 \x01(\t\x12\x0b\n\x03\x63wd\x18\x03 \x01(\t\"\x83\x01\n\x12\x41uthorizationLevel\x12\x10\n\x08receiver\x18\x01 \x01(\t\x12,\n\x08\x64ue_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12-\n\ttell_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\xfd\x05\n\rAuthorization\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0f\n\x07session\x18\x02 \x01(\t\x12\x16\n\x0erequester_role\x18\x03 \x01(\t\x12\x1a\n\x12requester_agent_id\x18\x04 \x01(\t\x12\x15\n\rapprover_role\x18\x05 \x01(\t\x12\x0e\n\x06\x61\x63tion\x18\x06 \x01(\t\x12\x30\n\x08priority\x18\x07 \x01(\x0e\x32\x1e.orch.v1.AuthorizationPriority\x12\x18\n\x10priority_derived\x18\x08 \x01(\x08\x12*\n\x05state\x18\t \x01(\x0e\x32\x1b.orch.v1.AuthorizationState\x12/\n\x0b\x63reate_time\x18\n \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x64\x65\x61\x64line\x18\x0b \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x30\n\x0cresolve_time\x18\x0c \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x10\n\x08resolver\x18\r \x01(\t\x12\x0e\n\x06reason\x18\x0e \x01(\t\x12\x14\n\x0c\x61\x63tion_class\x18\x0f \x01(\t\x12\x11\n\tapprovers\x18\x10 \x03(\t\x12\x16\n\x0ehuman_required\x18\x11 \x01(\x08\x12\x17\n\x0freason_required\x18\x12 \x01(\x08\x12+\n\x06levels\x18\x13 \x03(\x0b\x32\x1b.orch.v1.AuthorizationLevel\x12%\n\x05proof\x18\x14 \x01(\x0e\x32\x16.orch.v1.DecisionProof\x12.\n\nlapse_time\x18\x15 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\nclose_time\x18\x16 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12%\n\x0c\x62ound_action\x18\x17 \x01(\x0b\x32\x0f.orch.v1.Action\x12\x0e\n\x06\x64igest\x18\x18 \x01(\tJ\x04\x08\x1e\x10(\"\xc3\x01\n\x1bRequestAuthorizationRequest\x12\x0e\n\x06\x61\x63tion\x18\x01 \x01(\t\x12\x30\n\x08priority\x18\x02 \x01(\x0e\x32\x1e.orch.v1.AuthorizationPriority\x12\x15\n\rapprover_role\x18\x03 \x01(\t\x12\x12\n\nrequest_id\x18\x04 \x01(\t\x12*\n\x07timeout\x18\x05 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x0b\n\x03\x63wd\x18\x06 \x01(\t\"M\n\x1cRequestAuthorizationResponse\x12-\n\rauthorization\x18\x01 \x01(\x0b\x32\x16.orch.v1.Authorization\"M\n\x1b\x41pproveAuthorizationRequest\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0e\n\x06reason\x18\x02 \x01(\t\x12\x12\n\npassphrase\x18\x03 \x01(\t\"M\n\x1c\x41pproveAuthorizationResponse\x12-\n\rauthorization\x18\x01 \x01(\x0b\x32\x16.orch.v1.Authorization\"J\n\x18\x44\x65nyAuthorizationRequest\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0e\n\x06reason\x18\x02 \x01(\t\x12\x12\n\npassphrase\x18\x03 \x01(\t\"J\n\x19\x44\x65nyAuthorizationResponse\x12-\n\rauthorization\x18\x01 \x01(\x0b\x32\x16.orch.v1.Authorization\"(\n\x1a\x43\x61ncelAuthorizationRequest\x12\n\n\x02id\x18\x01 \x01(\t\"L\n\x1b\x43\x61ncelAuthorizationResponse\x12-\n\rauthorization\x18\x01 \x01(\x0b\x32\x16.orch.v1.Authorization\"^\n\x1b\x43onsumeAuthorizationRequest\x12\n\n\x02id\x18\x01 \x01(\t\x12\x1f\n\x06\x61\x63tion\x18\x02 \x01(\x0b\x32\x0f.orch.v1.Action\x12\x12\n\nrequest_id\x18\x03 \x01(\t\"M\n\x1c\x43onsumeAuthorizationResponse\x12-\n\rauthorization\x18\x01 \x01(\x0b\x32\x16.orch.v1.Authorization\"*\n\x1c\x45scalateAuthorizationRequest\x12\n\n\x02id\x18\x01 \x01(\t\"N\n\x1d\x45scalateAuthorizationResponse\x12-\n\rauthorization\x18\x01 \x01(\x0b\x32\x16.orch.v1.Authorization\"I\n\x12\x43heckActionRequest\x12\x1f\n\x06\x61\x63tion\x18\x01 \x01(\x0b\x32\x0f.orch.v1.Action\x12\x12\n\nrequest_id\x18\x02 \x01(\t\"}\n\x13\x43heckActionResponse\x12\'\n\x07verdict\x18\x01 \x01(\x0e\x32\x16.orch.v1.ActionVerdict\x12\x0e\n\x06reason\x18\x02 \x01(\t\x12-\n\rauthorization\x18\x03 \x01(\x0b\x32\x16.orch.v1.Authorization\"%\n\x17GetAuthorizationRequest\x12\n\n\x02id\x18\x01 \x01(\t\"I\n\x18GetAuthorizationResponse\x12-\n\rauthorization\x18\x01 \x01(\x0b\x32\x16.orch.v1.Authorization\"\x7f\n\x19ListAuthorizationsRequest\x12\x0f\n\x07session\x18\x01 \x01(\t\x12*\n\x05state\x18\x02 \x01(\x0e\x32\x1b.orch.v1.AuthorizationState\x12\x11\n\tpage_size\x18\x03 \x01(\x05\x12\x12\n\npage_token\x18\x04 \x01(\t\"e\n\x1aListAuthorizationsResponse\x12.\n\x0e\x61uthorizations\x18\x01 \x03(\x0b\x32\x16.orch.v1.Authorization\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"&\n\x18WaitAuthorizationRequest\x12\n\n\x02id\x18\x01 \x01(\t\"J\n\x19WaitAuthorizationResponse\x12-\n\rauthorization\x18\x01 \x01(\x0b\x32\x16.orch.v1.Authorization\"Z\n\x1cGetAuthorizationStatsRequest\x12\x0f\n\x07session\x18\x01 \x01(\t\x12)\n\x06window\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\"\x9a\x02\n\x12\x41uthorizationStats\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x10\n\x08requests\x18\x02 \x01(\x05\x12\x10\n\x08\x61pproved\x18\x03 \x01(\x05\x12\x0e\n\x06\x64\x65nied\x18\x04 \x01(\x05\x12\x0f\n\x07\x65xpired\x18\x05 \x01(\x05\x12\x11\n\tcancelled\x18\x06 \x01(\x05\x12\x0f\n\x07pending\x18\x07 \x01(\x05\x12\x11\n\tescalated\x18\x08 \x01(\x05\x12\'\n\x04mean\x18\t \x01(\x0b\x32\x19.google.protobuf.Duration\x12)\n\x06median\x18\n \x01(\x0b\x32\x19.google.protobuf.Duration\x12&\n\x03p95\x18\x0b \x01(\x0b\x32\x19.google.protobuf.Duration\"\xdd\x01\n\x1dGetAuthorizationStatsResponse\x12(\n\x03\x61ll\x18\x01 \x01(\x0b\x32\x1b.orch.v1.AuthorizationStats\x12\x30\n\x0b\x62y_priority\x18\x02 \x03(\x0b\x32\x1b.orch.v1.AuthorizationStats\x12\x30\n\x0b\x62y_resolver\x18\x03 \x03(\x0b\x32\x1b.orch.v1.AuthorizationStats\x12.\n\nstart_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp*\xa3\x01\n\x15\x41uthorizationPriority\x12&\n\"AUTHORIZATION_PRIORITY_UNSPECIFIED\x10\x00\x12\x1e\n\x1a\x41UTHORIZATION_PRIORITY_LOW\x10\x01\x12!\n\x1d\x41UTHORIZATION_PRIORITY_MEDIUM\x10\x02\x12\x1f\n\x1b\x41UTHORIZATION_PRIORITY_HIGH\x10\x03*\xa2\x02\n\x12\x41uthorizationState\x12#\n\x1f\x41UTHORIZATION_STATE_UNSPECIFIED\x10\x00\x12\x1f\n\x1b\x41UTHORIZATION_STATE_PENDING\x10\x01\x12 \n\x1c\x41UTHORIZATION_STATE_APPROVED\x10\x02\x12\x1e\n\x1a\x41UTHORIZATION_STATE_DENIED\x10\x03\x12\x1f\n\x1b\x41UTHORIZATION_STATE_EXPIRED\x10\x04\x12!\n\x1d\x41UTHORIZATION_STATE_CANCELLED\x10\x05\x12 \n\x1c\x41UTHORIZATION_STATE_CONSUMED\x10\x06\x12\x1e\n\x1a\x41UTHORIZATION_STATE_LAPSED\x10\x07*\x85\x01\n\rDecisionProof\x12\x1e\n\x1a\x44\x45\x43ISION_PROOF_UNSPECIFIED\x10\x00\x12\x17\n\x13\x44\x45\x43ISION_PROOF_ROLE\x10\x01\x12\x1d\n\x19\x44\x45\x43ISION_PROOF_PASSPHRASE\x10\x02\x12\x1c\n\x18\x44\x45\x43ISION_PROOF_OPEN_MODE\x10\x03*\x82\x01\n\rActionVerdict\x12\x1e\n\x1a\x41\x43TION_VERDICT_UNSPECIFIED\x10\x00\x12\x1a\n\x16\x41\x43TION_VERDICT_ALLOWED\x10\x01\x12\x19\n\x15\x41\x43TION_VERDICT_DENIED\x10\x02\x12\x1a\n\x16\x41\x43TION_VERDICT_PENDING\x10\x03\x32\xb3\x08\n\x14\x41uthorizationService\x12\x63\n\x14RequestAuthorization\x12$.orch.v1.RequestAuthorizationRequest\x1a%.orch.v1.RequestAuthorizationResponse\x12\x63\n\x14\x41pproveAuthorization\x12$.orch.v1.ApproveAuthorizationRequest\x1a%.orch.v1.ApproveAuthorizationResponse\x12Z\n\x11\x44\x65nyAuthorization\x12!.orch.v1.DenyAuthorizationRequest\x1a\".orch.v1.DenyAuthorizationResponse\x12`\n\x13\x43\x61ncelAuthorization\x12#.orch.v1.CancelAuthorizationRequest\x1a$.orch.v1.CancelAuthorizationResponse\x12\x63\n\x14\x43onsumeAuthorization\x12$.orch.v1.ConsumeAuthorizationRequest\x1a%.orch.v1.ConsumeAuthorizationResponse\x12\x66\n\x15\x45scalateAuthorization\x12%.orch.v1.EscalateAuthorizationRequest\x1a&.orch.v1.EscalateAuthorizationResponse\x12H\n\x0b\x43heckAction\x12\x1b.orch.v1.CheckActionRequest\x1a\x1c.orch.v1.CheckActionResponse\x12W\n\x10GetAuthorization\x12 .orch.v1.GetAuthorizationRequest\x1a!.orch.v1.GetAuthorizationResponse\x12]\n\x12ListAuthorizations\x12\".orch.v1.ListAuthorizationsRequest\x1a#.orch.v1.ListAuthorizationsResponse\x12\\\n\x11WaitAuthorization\x12!.orch.v1.WaitAuthorizationRequest\x1a\".orch.v1.WaitAuthorizationResponse0\x01\x12\x66\n\x15GetAuthorizationStats\x12%.orch.v1.GetAuthorizationStatsRequest\x1a&.orch.v1.GetAuthorizationStatsResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'orch.v1.authorization_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_AUTHORIZATIONPRIORITY']._serialized_start=1623
-  _globals['_AUTHORIZATIONPRIORITY']._serialized_end=1786
-  _globals['_AUTHORIZATIONSTATE']._serialized_start=1789
-  _globals['_AUTHORIZATIONSTATE']._serialized_end=2013
-  _globals['_AUTHORIZATION']._serialized_start=74
-  _globals['_AUTHORIZATION']._serialized_end=508
-  _globals['_REQUESTAUTHORIZATIONREQUEST']._serialized_start=511
-  _globals['_REQUESTAUTHORIZATIONREQUEST']._serialized_end=649
-  _globals['_REQUESTAUTHORIZATIONRESPONSE']._serialized_start=651
-  _globals['_REQUESTAUTHORIZATIONRESPONSE']._serialized_end=728
-  _globals['_APPROVEAUTHORIZATIONREQUEST']._serialized_start=730
-  _globals['_APPROVEAUTHORIZATIONREQUEST']._serialized_end=807
-  _globals['_APPROVEAUTHORIZATIONRESPONSE']._serialized_start=809
-  _globals['_APPROVEAUTHORIZATIONRESPONSE']._serialized_end=886
-  _globals['_DENYAUTHORIZATIONREQUEST']._serialized_start=888
-  _globals['_DENYAUTHORIZATIONREQUEST']._serialized_end=962
-  _globals['_DENYAUTHORIZATIONRESPONSE']._serialized_start=964
-  _globals['_DENYAUTHORIZATIONRESPONSE']._serialized_end=1038
-  _globals['_CANCELAUTHORIZATIONREQUEST']._serialized_start=1040
-  _globals['_CANCELAUTHORIZATIONREQUEST']._serialized_end=1080
-  _globals['_CANCELAUTHORIZATIONRESPONSE']._serialized_start=1082
-  _globals['_CANCELAUTHORIZATIONRESPONSE']._serialized_end=1158
-  _globals['_GETAUTHORIZATIONREQUEST']._serialized_start=1160
-  _globals['_GETAUTHORIZATIONREQUEST']._serialized_end=1197
-  _globals['_GETAUTHORIZATIONRESPONSE']._serialized_start=1199
-  _globals['_GETAUTHORIZATIONRESPONSE']._serialized_end=1272
-  _globals['_LISTAUTHORIZATIONSREQUEST']._serialized_start=1274
-  _globals['_LISTAUTHORIZATIONSREQUEST']._serialized_end=1401
-  _globals['_LISTAUTHORIZATIONSRESPONSE']._serialized_start=1403
-  _globals['_LISTAUTHORIZATIONSRESPONSE']._serialized_end=1504
-  _globals['_WAITAUTHORIZATIONREQUEST']._serialized_start=1506
-  _globals['_WAITAUTHORIZATIONREQUEST']._serialized_end=1544
-  _globals['_WAITAUTHORIZATIONRESPONSE']._serialized_start=1546
-  _globals['_WAITAUTHORIZATIONRESPONSE']._serialized_end=1620
-  _globals['_AUTHORIZATIONSERVICE']._serialized_start=2016
-  _globals['_AUTHORIZATIONSERVICE']._serialized_end=2708
+  _globals['_AUTHORIZATIONPRIORITY']._serialized_start=3335
+  _globals['_AUTHORIZATIONPRIORITY']._serialized_end=3498
+  _globals['_AUTHORIZATIONSTATE']._serialized_start=3501
+  _globals['_AUTHORIZATIONSTATE']._serialized_end=3791
+  _globals['_DECISIONPROOF']._serialized_start=3794
+  _globals['_DECISIONPROOF']._serialized_end=3927
+  _globals['_ACTIONVERDICT']._serialized_start=3930
+  _globals['_ACTIONVERDICT']._serialized_end=4060
+  _globals['_ACTION']._serialized_start=105
+  _globals['_ACTION']._serialized_end=159
+  _globals['_AUTHORIZATIONLEVEL']._serialized_start=162
+  _globals['_AUTHORIZATIONLEVEL']._serialized_end=293
+  _globals['_AUTHORIZATION']._serialized_start=296
+  _globals['_AUTHORIZATION']._serialized_end=1061
+  _globals['_REQUESTAUTHORIZATIONREQUEST']._serialized_start=1064
+  _globals['_REQUESTAUTHORIZATIONREQUEST']._serialized_end=1259
+  _globals['_REQUESTAUTHORIZATIONRESPONSE']._serialized_start=1261
+  _globals['_REQUESTAUTHORIZATIONRESPONSE']._serialized_end=1338
+  _globals['_APPROVEAUTHORIZATIONREQUEST']._serialized_start=1340
+  _globals['_APPROVEAUTHORIZATIONREQUEST']._serialized_end=1417
+  _globals['_APPROVEAUTHORIZATIONRESPONSE']._serialized_start=1419
+  _globals['_APPROVEAUTHORIZATIONRESPONSE']._serialized_end=1496
+  _globals['_DENYAUTHORIZATIONREQUEST']._serialized_start=1498
+  _globals['_DENYAUTHORIZATIONREQUEST']._serialized_end=1572
+  _globals['_DENYAUTHORIZATIONRESPONSE']._serialized_start=1574
+  _globals['_DENYAUTHORIZATIONRESPONSE']._serialized_end=1648
+  _globals['_CANCELAUTHORIZATIONREQUEST']._serialized_start=1650
+  _globals['_CANCELAUTHORIZATIONREQUEST']._serialized_end=1690
+  _globals['_CANCELAUTHORIZATIONRESPONSE']._serialized_start=1692
+  _globals['_CANCELAUTHORIZATIONRESPONSE']._serialized_end=1768
+  _globals['_CONSUMEAUTHORIZATIONREQUEST']._serialized_start=1770
+  _globals['_CONSUMEAUTHORIZATIONREQUEST']._serialized_end=1864
+  _globals['_CONSUMEAUTHORIZATIONRESPONSE']._serialized_start=1866
+  _globals['_CONSUMEAUTHORIZATIONRESPONSE']._serialized_end=1943
+  _globals['_ESCALATEAUTHORIZATIONREQUEST']._serialized_start=1945
+  _globals['_ESCALATEAUTHORIZATIONREQUEST']._serialized_end=1987
+  _globals['_ESCALATEAUTHORIZATIONRESPONSE']._serialized_start=1989
+  _globals['_ESCALATEAUTHORIZATIONRESPONSE']._serialized_end=2067
+  _globals['_CHECKACTIONREQUEST']._serialized_start=2069
+  _globals['_CHECKACTIONREQUEST']._serialized_end=2142
+  _globals['_CHECKACTIONRESPONSE']._serialized_start=2144
+  _globals['_CHECKACTIONRESPONSE']._serialized_end=2269
+  _globals['_GETAUTHORIZATIONREQUEST']._serialized_start=2271
+  _globals['_GETAUTHORIZATIONREQUEST']._serialized_end=2308
+  _globals['_GETAUTHORIZATIONRESPONSE']._serialized_start=2310
+  _globals['_GETAUTHORIZATIONRESPONSE']._serialized_end=2383
+  _globals['_LISTAUTHORIZATIONSREQUEST']._serialized_start=2385
+  _globals['_LISTAUTHORIZATIONSREQUEST']._serialized_end=2512
+  _globals['_LISTAUTHORIZATIONSRESPONSE']._serialized_start=2514
+  _globals['_LISTAUTHORIZATIONSRESPONSE']._serialized_end=2615
+  _globals['_WAITAUTHORIZATIONREQUEST']._serialized_start=2617
+  _globals['_WAITAUTHORIZATIONREQUEST']._serialized_end=2655
+  _globals['_WAITAUTHORIZATIONRESPONSE']._serialized_start=2657
+  _globals['_WAITAUTHORIZATIONRESPONSE']._serialized_end=2731
+  _globals['_GETAUTHORIZATIONSTATSREQUEST']._serialized_start=2733
+  _globals['_GETAUTHORIZATIONSTATSREQUEST']._serialized_end=2823
+  _globals['_AUTHORIZATIONSTATS']._serialized_start=2826
+  _globals['_AUTHORIZATIONSTATS']._serialized_end=3108
+  _globals['_GETAUTHORIZATIONSTATSRESPONSE']._serialized_start=3111
+  _globals['_GETAUTHORIZATIONSTATSRESPONSE']._serialized_end=3332
+  _globals['_AUTHORIZATIONSERVICE']._serialized_start=4063
+  _globals['_AUTHORIZATIONSERVICE']._serialized_end=5138
 # @@protoc_insertion_point(module_scope)

@@ -5,6 +5,7 @@ Authorization: leave to act, asked of a role or a human."""
 
 from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
+from google.protobuf import duration_pb2 as _duration_pb2
 from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
@@ -59,13 +60,17 @@ class _AuthorizationStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Au
     AUTHORIZATION_STATE_PENDING: _AuthorizationState.ValueType  # 1
     """Waits for a decision."""
     AUTHORIZATION_STATE_APPROVED: _AuthorizationState.ValueType  # 2
-    """Yes."""
+    """Yes, once; not used yet."""
     AUTHORIZATION_STATE_DENIED: _AuthorizationState.ValueType  # 3
     """No."""
     AUTHORIZATION_STATE_EXPIRED: _AuthorizationState.ValueType  # 4
     """Nobody decided in time; counts as no."""
     AUTHORIZATION_STATE_CANCELLED: _AuthorizationState.ValueType  # 5
     """Withdrawn."""
+    AUTHORIZATION_STATE_CONSUMED: _AuthorizationState.ValueType  # 6
+    """Approved, and used."""
+    AUTHORIZATION_STATE_LAPSED: _AuthorizationState.ValueType  # 7
+    """Approved, and not used in time."""
 
 class AuthorizationState(_AuthorizationState, metaclass=_AuthorizationStateEnumTypeWrapper):
     """What became of a request."""
@@ -75,14 +80,138 @@ AUTHORIZATION_STATE_UNSPECIFIED: AuthorizationState.ValueType  # 0
 AUTHORIZATION_STATE_PENDING: AuthorizationState.ValueType  # 1
 """Waits for a decision."""
 AUTHORIZATION_STATE_APPROVED: AuthorizationState.ValueType  # 2
-"""Yes."""
+"""Yes, once; not used yet."""
 AUTHORIZATION_STATE_DENIED: AuthorizationState.ValueType  # 3
 """No."""
 AUTHORIZATION_STATE_EXPIRED: AuthorizationState.ValueType  # 4
 """Nobody decided in time; counts as no."""
 AUTHORIZATION_STATE_CANCELLED: AuthorizationState.ValueType  # 5
 """Withdrawn."""
+AUTHORIZATION_STATE_CONSUMED: AuthorizationState.ValueType  # 6
+"""Approved, and used."""
+AUTHORIZATION_STATE_LAPSED: AuthorizationState.ValueType  # 7
+"""Approved, and not used in time."""
 Global___AuthorizationState: _TypeAlias = AuthorizationState  # noqa: Y015
+
+class _DecisionProof:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _DecisionProofEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_DecisionProof.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    DECISION_PROOF_UNSPECIFIED: _DecisionProof.ValueType  # 0
+    """Nobody has decided."""
+    DECISION_PROOF_ROLE: _DecisionProof.ValueType  # 1
+    """By its role, as the kernel or a token told it."""
+    DECISION_PROOF_PASSPHRASE: _DecisionProof.ValueType  # 2
+    """By the operator's passphrase: a human."""
+    DECISION_PROOF_OPEN_MODE: _DecisionProof.ValueType  # 3
+    """By nothing: the server is in open mode."""
+
+class DecisionProof(_DecisionProof, metaclass=_DecisionProofEnumTypeWrapper):
+    """How the one who decided was known to be entitled."""
+
+DECISION_PROOF_UNSPECIFIED: DecisionProof.ValueType  # 0
+"""Nobody has decided."""
+DECISION_PROOF_ROLE: DecisionProof.ValueType  # 1
+"""By its role, as the kernel or a token told it."""
+DECISION_PROOF_PASSPHRASE: DecisionProof.ValueType  # 2
+"""By the operator's passphrase: a human."""
+DECISION_PROOF_OPEN_MODE: DecisionProof.ValueType  # 3
+"""By nothing: the server is in open mode."""
+Global___DecisionProof: _TypeAlias = DecisionProof  # noqa: Y015
+
+class _ActionVerdict:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _ActionVerdictEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ActionVerdict.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    ACTION_VERDICT_UNSPECIFIED: _ActionVerdict.ValueType  # 0
+    """Not set; a no."""
+    ACTION_VERDICT_ALLOWED: _ActionVerdict.ValueType  # 1
+    """Yes, now, once."""
+    ACTION_VERDICT_DENIED: _ActionVerdict.ValueType  # 2
+    """No."""
+    ACTION_VERDICT_PENDING: _ActionVerdict.ValueType  # 3
+    """Not yet: somebody has been asked."""
+
+class ActionVerdict(_ActionVerdict, metaclass=_ActionVerdictEnumTypeWrapper):
+    """Whether an action may be taken."""
+
+ACTION_VERDICT_UNSPECIFIED: ActionVerdict.ValueType  # 0
+"""Not set; a no."""
+ACTION_VERDICT_ALLOWED: ActionVerdict.ValueType  # 1
+"""Yes, now, once."""
+ACTION_VERDICT_DENIED: ActionVerdict.ValueType  # 2
+"""No."""
+ACTION_VERDICT_PENDING: ActionVerdict.ValueType  # 3
+"""Not yet: somebody has been asked."""
+Global___ActionVerdict: _TypeAlias = ActionVerdict  # noqa: Y015
+
+@_typing.final
+class Action(_message.Message):
+    """What is to be done, to the letter. An approval covers these bytes and no others."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TOOL_FIELD_NUMBER: _builtins.int
+    ARGUMENTS_FIELD_NUMBER: _builtins.int
+    CWD_FIELD_NUMBER: _builtins.int
+    tool: _builtins.str
+    """The tool, as the agent CLI calls it, such as "Bash"; empty for an action in words."""
+    arguments: _builtins.str
+    """The tool's input as canonical JSON (sorted keys, no blanks), or the words; at most 256 KiB."""
+    cwd: _builtins.str
+    """The working directory; may be empty."""
+    def __init__(
+        self,
+        *,
+        tool: _builtins.str = ...,
+        arguments: _builtins.str = ...,
+        cwd: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["arguments", b"arguments", "cwd", b"cwd", "tool", b"tool"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Action: _TypeAlias = Action  # noqa: Y015
+
+@_typing.final
+class AuthorizationLevel(_message.Message):
+    """One level of the escalation of a request."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RECEIVER_FIELD_NUMBER: _builtins.int
+    DUE_TIME_FIELD_NUMBER: _builtins.int
+    TELL_TIME_FIELD_NUMBER: _builtins.int
+    receiver: _builtins.str
+    """The role that is told, or "human"."""
+    @_builtins.property
+    def due_time(self) -> _timestamp_pb2.Timestamp:
+        """When it is told, if the request is still pending then."""
+
+    @_builtins.property
+    def tell_time(self) -> _timestamp_pb2.Timestamp:
+        """When it was told, or passed over since no agent has the role; absent before."""
+
+    def __init__(
+        self,
+        *,
+        receiver: _builtins.str = ...,
+        due_time: _timestamp_pb2.Timestamp | None = ...,
+        tell_time: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["due_time", b"due_time", "tell_time", b"tell_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["due_time", b"due_time", "receiver", b"receiver", "tell_time", b"tell_time"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AuthorizationLevel: _TypeAlias = AuthorizationLevel  # noqa: Y015
 
 @_typing.final
 class Authorization(_message.Message):
@@ -104,6 +233,16 @@ class Authorization(_message.Message):
     RESOLVE_TIME_FIELD_NUMBER: _builtins.int
     RESOLVER_FIELD_NUMBER: _builtins.int
     REASON_FIELD_NUMBER: _builtins.int
+    ACTION_CLASS_FIELD_NUMBER: _builtins.int
+    APPROVERS_FIELD_NUMBER: _builtins.int
+    HUMAN_REQUIRED_FIELD_NUMBER: _builtins.int
+    REASON_REQUIRED_FIELD_NUMBER: _builtins.int
+    LEVELS_FIELD_NUMBER: _builtins.int
+    PROOF_FIELD_NUMBER: _builtins.int
+    LAPSE_TIME_FIELD_NUMBER: _builtins.int
+    CLOSE_TIME_FIELD_NUMBER: _builtins.int
+    BOUND_ACTION_FIELD_NUMBER: _builtins.int
+    DIGEST_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """Opaque id."""
     session: _builtins.str
@@ -126,6 +265,16 @@ class Authorization(_message.Message):
     """Who decided: "session:role" or "operator"; empty when nobody did."""
     reason: _builtins.str
     """The reason given."""
+    action_class: _builtins.str
+    """The class of the action, by the policy."""
+    human_required: _builtins.bool
+    """Whether a human must approve: with the operator's passphrase, unless in open mode."""
+    reason_required: _builtins.bool
+    """Whether an approval needs a reason, too."""
+    proof: Global___DecisionProof.ValueType
+    """How the one who decided was known."""
+    digest: _builtins.str
+    """SHA-256, in hex, of the bound action, the requester's session and its incarnation."""
     @_builtins.property
     def create_time(self) -> _timestamp_pb2.Timestamp:
         """When it was asked."""
@@ -137,6 +286,26 @@ class Authorization(_message.Message):
     @_builtins.property
     def resolve_time(self) -> _timestamp_pb2.Timestamp:
         """When it was decided, withdrawn or expired; absent before."""
+
+    @_builtins.property
+    def approvers(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The roles that may decide, by the policy as it was when the request came."""
+
+    @_builtins.property
+    def levels(self) -> _containers.RepeatedCompositeFieldContainer[Global___AuthorizationLevel]:
+        """Who is told when nobody decides, in this order."""
+
+    @_builtins.property
+    def lapse_time(self) -> _timestamp_pb2.Timestamp:
+        """When an approval ends that is not used by then; absent without one."""
+
+    @_builtins.property
+    def close_time(self) -> _timestamp_pb2.Timestamp:
+        """When the approval was used or lapsed."""
+
+    @_builtins.property
+    def bound_action(self) -> Global___Action:
+        """What exactly is asked for."""
 
     def __init__(
         self,
@@ -155,10 +324,20 @@ class Authorization(_message.Message):
         resolve_time: _timestamp_pb2.Timestamp | None = ...,
         resolver: _builtins.str = ...,
         reason: _builtins.str = ...,
+        action_class: _builtins.str = ...,
+        approvers: _abc.Iterable[_builtins.str] | None = ...,
+        human_required: _builtins.bool = ...,
+        reason_required: _builtins.bool = ...,
+        levels: _abc.Iterable[Global___AuthorizationLevel] | None = ...,
+        proof: Global___DecisionProof.ValueType = ...,
+        lapse_time: _timestamp_pb2.Timestamp | None = ...,
+        close_time: _timestamp_pb2.Timestamp | None = ...,
+        bound_action: Global___Action | None = ...,
+        digest: _builtins.str = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "deadline", b"deadline", "resolve_time", b"resolve_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["bound_action", b"bound_action", "close_time", b"close_time", "create_time", b"create_time", "deadline", b"deadline", "lapse_time", b"lapse_time", "resolve_time", b"resolve_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["action", b"action", "approver_role", b"approver_role", "create_time", b"create_time", "deadline", b"deadline", "id", b"id", "priority", b"priority", "priority_derived", b"priority_derived", "reason", b"reason", "requester_agent_id", b"requester_agent_id", "requester_role", b"requester_role", "resolve_time", b"resolve_time", "resolver", b"resolver", "session", b"session", "state", b"state"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["action", b"action", "action_class", b"action_class", "approver_role", b"approver_role", "approvers", b"approvers", "bound_action", b"bound_action", "close_time", b"close_time", "create_time", b"create_time", "deadline", b"deadline", "digest", b"digest", "human_required", b"human_required", "id", b"id", "lapse_time", b"lapse_time", "levels", b"levels", "priority", b"priority", "priority_derived", b"priority_derived", "proof", b"proof", "reason", b"reason", "reason_required", b"reason_required", "requester_agent_id", b"requester_agent_id", "requester_role", b"requester_role", "resolve_time", b"resolve_time", "resolver", b"resolver", "session", b"session", "state", b"state"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -174,6 +353,8 @@ class RequestAuthorizationRequest(_message.Message):
     PRIORITY_FIELD_NUMBER: _builtins.int
     APPROVER_ROLE_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
+    TIMEOUT_FIELD_NUMBER: _builtins.int
+    CWD_FIELD_NUMBER: _builtins.int
     action: _builtins.str
     """What the requester wants to do; 1 byte to 16 KiB of UTF-8."""
     priority: Global___AuthorizationPriority.ValueType
@@ -182,6 +363,12 @@ class RequestAuthorizationRequest(_message.Message):
     """The role to ask; empty for the first role that may approve."""
     request_id: _builtins.str
     """Chosen by the client; a second request with the same id returns the first one's authorization."""
+    cwd: _builtins.str
+    """The working directory that the action is for; at most 4 KiB, may be empty."""
+    @_builtins.property
+    def timeout(self) -> _duration_pb2.Duration:
+        """How long there is to decide, 1 s to 24 h; by the policy when not set."""
+
     def __init__(
         self,
         *,
@@ -189,10 +376,12 @@ class RequestAuthorizationRequest(_message.Message):
         priority: Global___AuthorizationPriority.ValueType = ...,
         approver_role: _builtins.str = ...,
         request_id: _builtins.str = ...,
+        timeout: _duration_pb2.Duration | None = ...,
+        cwd: _builtins.str = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["timeout", b"timeout"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["action", b"action", "approver_role", b"approver_role", "priority", b"priority", "request_id", b"request_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["action", b"action", "approver_role", b"approver_role", "cwd", b"cwd", "priority", b"priority", "request_id", b"request_id", "timeout", b"timeout"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -234,9 +423,9 @@ class ApproveAuthorizationRequest(_message.Message):
     id: _builtins.str
     """The authorization's id or an unambiguous prefix."""
     reason: _builtins.str
-    """Why; may be empty."""
+    """Why; at most 16 KiB; may be empty unless the request says reason_required."""
     passphrase: _builtins.str
-    """The operator's passphrase, when one is set and the operator decides."""
+    """The operator's passphrase, when one is set and the operator decides or a human must."""
     def __init__(
         self,
         *,
@@ -375,6 +564,170 @@ class CancelAuthorizationResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___CancelAuthorizationResponse: _TypeAlias = CancelAuthorizationResponse  # noqa: Y015
+
+@_typing.final
+class ConsumeAuthorizationRequest(_message.Message):
+    """Uses an approval."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ID_FIELD_NUMBER: _builtins.int
+    ACTION_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    id: _builtins.str
+    """The authorization's id or an unambiguous prefix."""
+    request_id: _builtins.str
+    """Chosen by the client; a second call with the same id and action returns the same answer."""
+    @_builtins.property
+    def action(self) -> Global___Action:
+        """What is about to be done. Without arguments: what was asked for in words."""
+
+    def __init__(
+        self,
+        *,
+        id: _builtins.str = ...,
+        action: Global___Action | None = ...,
+        request_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["action", b"action"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["action", b"action", "id", b"id", "request_id", b"request_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ConsumeAuthorizationRequest: _TypeAlias = ConsumeAuthorizationRequest  # noqa: Y015
+
+@_typing.final
+class ConsumeAuthorizationResponse(_message.Message):
+    """The consumed authorization."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    AUTHORIZATION_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def authorization(self) -> Global___Authorization:
+        """The authorization."""
+
+    def __init__(
+        self,
+        *,
+        authorization: Global___Authorization | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["authorization", b"authorization"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["authorization", b"authorization"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ConsumeAuthorizationResponse: _TypeAlias = ConsumeAuthorizationResponse  # noqa: Y015
+
+@_typing.final
+class EscalateAuthorizationRequest(_message.Message):
+    """Names the request whose next level is to be told."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ID_FIELD_NUMBER: _builtins.int
+    id: _builtins.str
+    """The authorization's id or an unambiguous prefix."""
+    def __init__(
+        self,
+        *,
+        id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["id", b"id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___EscalateAuthorizationRequest: _TypeAlias = EscalateAuthorizationRequest  # noqa: Y015
+
+@_typing.final
+class EscalateAuthorizationResponse(_message.Message):
+    """The escalated authorization."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    AUTHORIZATION_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def authorization(self) -> Global___Authorization:
+        """The authorization."""
+
+    def __init__(
+        self,
+        *,
+        authorization: Global___Authorization | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["authorization", b"authorization"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["authorization", b"authorization"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___EscalateAuthorizationResponse: _TypeAlias = EscalateAuthorizationResponse  # noqa: Y015
+
+@_typing.final
+class CheckActionRequest(_message.Message):
+    """What is about to be done."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ACTION_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    request_id: _builtins.str
+    """Chosen by the client; with the same id and action an approval is used only once."""
+    @_builtins.property
+    def action(self) -> Global___Action:
+        """The action; its tool is required."""
+
+    def __init__(
+        self,
+        *,
+        action: Global___Action | None = ...,
+        request_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["action", b"action"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["action", b"action", "request_id", b"request_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CheckActionRequest: _TypeAlias = CheckActionRequest  # noqa: Y015
+
+@_typing.final
+class CheckActionResponse(_message.Message):
+    """Whether it may be done."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    VERDICT_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    AUTHORIZATION_FIELD_NUMBER: _builtins.int
+    verdict: Global___ActionVerdict.ValueType
+    """The verdict."""
+    reason: _builtins.str
+    """Why, in one sentence."""
+    @_builtins.property
+    def authorization(self) -> Global___Authorization:
+        """The approval that was used, the denial that holds, or the request that is pending; absent when a
+        rule of the policy decided alone.
+        """
+
+    def __init__(
+        self,
+        *,
+        verdict: Global___ActionVerdict.ValueType = ...,
+        reason: _builtins.str = ...,
+        authorization: Global___Authorization | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["authorization", b"authorization"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["authorization", b"authorization", "reason", b"reason", "verdict", b"verdict"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CheckActionResponse: _TypeAlias = CheckActionResponse  # noqa: Y015
 
 @_typing.final
 class GetAuthorizationRequest(_message.Message):
@@ -529,3 +882,143 @@ class WaitAuthorizationResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___WaitAuthorizationResponse: _TypeAlias = WaitAuthorizationResponse  # noqa: Y015
+
+@_typing.final
+class GetAuthorizationStatsRequest(_message.Message):
+    """Selects what to count."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SESSION_FIELD_NUMBER: _builtins.int
+    WINDOW_FIELD_NUMBER: _builtins.int
+    session: _builtins.str
+    """Only this session; empty for all."""
+    @_builtins.property
+    def window(self) -> _duration_pb2.Duration:
+        """Requests that came within this time before now, up to 400 days; 7 days when not set."""
+
+    def __init__(
+        self,
+        *,
+        session: _builtins.str = ...,
+        window: _duration_pb2.Duration | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["window", b"window"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["session", b"session", "window", b"window"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetAuthorizationStatsRequest: _TypeAlias = GetAuthorizationStatsRequest  # noqa: Y015
+
+@_typing.final
+class AuthorizationStats(_message.Message):
+    """What became of some requests. The times are those of the approved and the denied, from the request to
+    the decision; absent when there are none.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    REQUESTS_FIELD_NUMBER: _builtins.int
+    APPROVED_FIELD_NUMBER: _builtins.int
+    DENIED_FIELD_NUMBER: _builtins.int
+    EXPIRED_FIELD_NUMBER: _builtins.int
+    CANCELLED_FIELD_NUMBER: _builtins.int
+    PENDING_FIELD_NUMBER: _builtins.int
+    ESCALATED_FIELD_NUMBER: _builtins.int
+    MEAN_FIELD_NUMBER: _builtins.int
+    MEDIAN_FIELD_NUMBER: _builtins.int
+    P95_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """"all"; "high", "medium" or "low"; or who decided."""
+    requests: _builtins.int
+    """How many requests."""
+    approved: _builtins.int
+    """How many were approved; used and lapsed ones, too."""
+    denied: _builtins.int
+    """How many were denied."""
+    expired: _builtins.int
+    """How many expired."""
+    cancelled: _builtins.int
+    """How many were withdrawn."""
+    pending: _builtins.int
+    """How many are pending."""
+    escalated: _builtins.int
+    """How many were escalated at least once."""
+    @_builtins.property
+    def mean(self) -> _duration_pb2.Duration:
+        """The mean time to the decision; the target is 10 minutes."""
+
+    @_builtins.property
+    def median(self) -> _duration_pb2.Duration:
+        """The time within which half of the decisions came."""
+
+    @_builtins.property
+    def p95(self) -> _duration_pb2.Duration:
+        """The time within which 95 of 100 decisions came."""
+
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        requests: _builtins.int = ...,
+        approved: _builtins.int = ...,
+        denied: _builtins.int = ...,
+        expired: _builtins.int = ...,
+        cancelled: _builtins.int = ...,
+        pending: _builtins.int = ...,
+        escalated: _builtins.int = ...,
+        mean: _duration_pb2.Duration | None = ...,
+        median: _duration_pb2.Duration | None = ...,
+        p95: _duration_pb2.Duration | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["mean", b"mean", "median", b"median", "p95", b"p95"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["approved", b"approved", "cancelled", b"cancelled", "denied", b"denied", "escalated", b"escalated", "expired", b"expired", "mean", b"mean", "median", b"median", "name", b"name", "p95", b"p95", "pending", b"pending", "requests", b"requests"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AuthorizationStats: _TypeAlias = AuthorizationStats  # noqa: Y015
+
+@_typing.final
+class GetAuthorizationStatsResponse(_message.Message):
+    """The counts."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ALL_FIELD_NUMBER: _builtins.int
+    BY_PRIORITY_FIELD_NUMBER: _builtins.int
+    BY_RESOLVER_FIELD_NUMBER: _builtins.int
+    START_TIME_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def all(self) -> Global___AuthorizationStats:
+        """Of all requests."""
+
+    @_builtins.property
+    def by_priority(self) -> _containers.RepeatedCompositeFieldContainer[Global___AuthorizationStats]:
+        """By priority, the highest first."""
+
+    @_builtins.property
+    def by_resolver(self) -> _containers.RepeatedCompositeFieldContainer[Global___AuthorizationStats]:
+        """By who decided, the busiest first."""
+
+    @_builtins.property
+    def start_time(self) -> _timestamp_pb2.Timestamp:
+        """Where the window begins."""
+
+    def __init__(
+        self,
+        *,
+        all: Global___AuthorizationStats | None = ...,
+        by_priority: _abc.Iterable[Global___AuthorizationStats] | None = ...,
+        by_resolver: _abc.Iterable[Global___AuthorizationStats] | None = ...,
+        start_time: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["all", b"all", "start_time", b"start_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["all", b"all", "by_priority", b"by_priority", "by_resolver", b"by_resolver", "start_time", b"start_time"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetAuthorizationStatsResponse: _TypeAlias = GetAuthorizationStatsResponse  # noqa: Y015

@@ -26,7 +26,7 @@ if _version_not_supported:
 
 
 class AuthorizationServiceStub:
-    """Requests for leave to act. Silence is a no.
+    """Requests for leave to act. Silence is a no, and an approval covers exactly one action.
     """
 
     def __init__(self, channel):
@@ -55,6 +55,21 @@ class AuthorizationServiceStub:
                 request_serializer=orch_dot_v1_dot_authorization__pb2.CancelAuthorizationRequest.SerializeToString,
                 response_deserializer=orch_dot_v1_dot_authorization__pb2.CancelAuthorizationResponse.FromString,
                 _registered_method=True)
+        self.ConsumeAuthorization = channel.unary_unary(
+                '/orch.v1.AuthorizationService/ConsumeAuthorization',
+                request_serializer=orch_dot_v1_dot_authorization__pb2.ConsumeAuthorizationRequest.SerializeToString,
+                response_deserializer=orch_dot_v1_dot_authorization__pb2.ConsumeAuthorizationResponse.FromString,
+                _registered_method=True)
+        self.EscalateAuthorization = channel.unary_unary(
+                '/orch.v1.AuthorizationService/EscalateAuthorization',
+                request_serializer=orch_dot_v1_dot_authorization__pb2.EscalateAuthorizationRequest.SerializeToString,
+                response_deserializer=orch_dot_v1_dot_authorization__pb2.EscalateAuthorizationResponse.FromString,
+                _registered_method=True)
+        self.CheckAction = channel.unary_unary(
+                '/orch.v1.AuthorizationService/CheckAction',
+                request_serializer=orch_dot_v1_dot_authorization__pb2.CheckActionRequest.SerializeToString,
+                response_deserializer=orch_dot_v1_dot_authorization__pb2.CheckActionResponse.FromString,
+                _registered_method=True)
         self.GetAuthorization = channel.unary_unary(
                 '/orch.v1.AuthorizationService/GetAuthorization',
                 request_serializer=orch_dot_v1_dot_authorization__pb2.GetAuthorizationRequest.SerializeToString,
@@ -70,10 +85,15 @@ class AuthorizationServiceStub:
                 request_serializer=orch_dot_v1_dot_authorization__pb2.WaitAuthorizationRequest.SerializeToString,
                 response_deserializer=orch_dot_v1_dot_authorization__pb2.WaitAuthorizationResponse.FromString,
                 _registered_method=True)
+        self.GetAuthorizationStats = channel.unary_unary(
+                '/orch.v1.AuthorizationService/GetAuthorizationStats',
+                request_serializer=orch_dot_v1_dot_authorization__pb2.GetAuthorizationStatsRequest.SerializeToString,
+                response_deserializer=orch_dot_v1_dot_authorization__pb2.GetAuthorizationStatsResponse.FromString,
+                _registered_method=True)
 
 
 class AuthorizationServiceServicer:
-    """Requests for leave to act. Silence is a no.
+    """Requests for leave to act. Silence is a no, and an approval covers exactly one action.
     """
 
     def RequestAuthorization(self, request, context):
@@ -98,7 +118,31 @@ class AuthorizationServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def CancelAuthorization(self, request, context):
-        """Withdraws a request. Open to the requester and the operator.
+        """Withdraws a request that is pending. Open to the requester and the operator.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ConsumeAuthorization(self, request, context):
+        """Uses an approval, once. Only the agent that asked can, in the pane that asked, for the action that
+        was approved.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def EscalateAuthorization(self, request, context):
+        """Tells the next level of a pending request now, instead of when its time comes. Open to the
+        requester, those who may decide it, and the operator.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def CheckAction(self, request, context):
+        """Says whether the caller's agent may take this action now, by the rules of the policy. What needs an
+        approval uses one that fits, or asks for one. Whatever is not ALLOWED is a no.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -119,7 +163,14 @@ class AuthorizationServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def WaitAuthorization(self, request, context):
-        """Sends the authorization as it is, then each change, and ends after the final one.
+        """Sends the authorization as it is, then each change, and ends when it is not pending any more.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetAuthorizationStats(self, request, context):
+        """Tells how long decisions took, by priority and by who decided, over a window of time.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -148,6 +199,21 @@ def add_AuthorizationServiceServicer_to_server(servicer, server):
                     request_deserializer=orch_dot_v1_dot_authorization__pb2.CancelAuthorizationRequest.FromString,
                     response_serializer=orch_dot_v1_dot_authorization__pb2.CancelAuthorizationResponse.SerializeToString,
             ),
+            'ConsumeAuthorization': grpc.unary_unary_rpc_method_handler(
+                    servicer.ConsumeAuthorization,
+                    request_deserializer=orch_dot_v1_dot_authorization__pb2.ConsumeAuthorizationRequest.FromString,
+                    response_serializer=orch_dot_v1_dot_authorization__pb2.ConsumeAuthorizationResponse.SerializeToString,
+            ),
+            'EscalateAuthorization': grpc.unary_unary_rpc_method_handler(
+                    servicer.EscalateAuthorization,
+                    request_deserializer=orch_dot_v1_dot_authorization__pb2.EscalateAuthorizationRequest.FromString,
+                    response_serializer=orch_dot_v1_dot_authorization__pb2.EscalateAuthorizationResponse.SerializeToString,
+            ),
+            'CheckAction': grpc.unary_unary_rpc_method_handler(
+                    servicer.CheckAction,
+                    request_deserializer=orch_dot_v1_dot_authorization__pb2.CheckActionRequest.FromString,
+                    response_serializer=orch_dot_v1_dot_authorization__pb2.CheckActionResponse.SerializeToString,
+            ),
             'GetAuthorization': grpc.unary_unary_rpc_method_handler(
                     servicer.GetAuthorization,
                     request_deserializer=orch_dot_v1_dot_authorization__pb2.GetAuthorizationRequest.FromString,
@@ -163,6 +229,11 @@ def add_AuthorizationServiceServicer_to_server(servicer, server):
                     request_deserializer=orch_dot_v1_dot_authorization__pb2.WaitAuthorizationRequest.FromString,
                     response_serializer=orch_dot_v1_dot_authorization__pb2.WaitAuthorizationResponse.SerializeToString,
             ),
+            'GetAuthorizationStats': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetAuthorizationStats,
+                    request_deserializer=orch_dot_v1_dot_authorization__pb2.GetAuthorizationStatsRequest.FromString,
+                    response_serializer=orch_dot_v1_dot_authorization__pb2.GetAuthorizationStatsResponse.SerializeToString,
+            ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
             'orch.v1.AuthorizationService', rpc_method_handlers)
@@ -172,7 +243,7 @@ def add_AuthorizationServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class AuthorizationService:
-    """Requests for leave to act. Silence is a no.
+    """Requests for leave to act. Silence is a no, and an approval covers exactly one action.
     """
 
     @staticmethod
@@ -284,6 +355,87 @@ class AuthorizationService:
             _registered_method=True)
 
     @staticmethod
+    def ConsumeAuthorization(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/orch.v1.AuthorizationService/ConsumeAuthorization',
+            orch_dot_v1_dot_authorization__pb2.ConsumeAuthorizationRequest.SerializeToString,
+            orch_dot_v1_dot_authorization__pb2.ConsumeAuthorizationResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def EscalateAuthorization(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/orch.v1.AuthorizationService/EscalateAuthorization',
+            orch_dot_v1_dot_authorization__pb2.EscalateAuthorizationRequest.SerializeToString,
+            orch_dot_v1_dot_authorization__pb2.EscalateAuthorizationResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CheckAction(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/orch.v1.AuthorizationService/CheckAction',
+            orch_dot_v1_dot_authorization__pb2.CheckActionRequest.SerializeToString,
+            orch_dot_v1_dot_authorization__pb2.CheckActionResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
     def GetAuthorization(request,
             target,
             options=(),
@@ -354,6 +506,33 @@ class AuthorizationService:
             '/orch.v1.AuthorizationService/WaitAuthorization',
             orch_dot_v1_dot_authorization__pb2.WaitAuthorizationRequest.SerializeToString,
             orch_dot_v1_dot_authorization__pb2.WaitAuthorizationResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetAuthorizationStats(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/orch.v1.AuthorizationService/GetAuthorizationStats',
+            orch_dot_v1_dot_authorization__pb2.GetAuthorizationStatsRequest.SerializeToString,
+            orch_dot_v1_dot_authorization__pb2.GetAuthorizationStatsResponse.FromString,
             options,
             channel_credentials,
             insecure,

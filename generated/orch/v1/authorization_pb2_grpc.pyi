@@ -27,7 +27,7 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class AuthorizationServiceStub:
-    """Requests for leave to act. Silence is a no."""
+    """Requests for leave to act. Silence is a no, and an approval covers exactly one action."""
 
     @_typing.overload
     def __new__(cls, channel: _grpc.Channel) -> _Self: ...
@@ -40,17 +40,31 @@ class AuthorizationServiceStub:
     DenyAuthorization: _grpc.UnaryUnaryMultiCallable[_authorization_pb2.DenyAuthorizationRequest, _authorization_pb2.DenyAuthorizationResponse]
     """Says no, with a reason. Never open to the requester."""
     CancelAuthorization: _grpc.UnaryUnaryMultiCallable[_authorization_pb2.CancelAuthorizationRequest, _authorization_pb2.CancelAuthorizationResponse]
-    """Withdraws a request. Open to the requester and the operator."""
+    """Withdraws a request that is pending. Open to the requester and the operator."""
+    ConsumeAuthorization: _grpc.UnaryUnaryMultiCallable[_authorization_pb2.ConsumeAuthorizationRequest, _authorization_pb2.ConsumeAuthorizationResponse]
+    """Uses an approval, once. Only the agent that asked can, in the pane that asked, for the action that
+    was approved.
+    """
+    EscalateAuthorization: _grpc.UnaryUnaryMultiCallable[_authorization_pb2.EscalateAuthorizationRequest, _authorization_pb2.EscalateAuthorizationResponse]
+    """Tells the next level of a pending request now, instead of when its time comes. Open to the
+    requester, those who may decide it, and the operator.
+    """
+    CheckAction: _grpc.UnaryUnaryMultiCallable[_authorization_pb2.CheckActionRequest, _authorization_pb2.CheckActionResponse]
+    """Says whether the caller's agent may take this action now, by the rules of the policy. What needs an
+    approval uses one that fits, or asks for one. Whatever is not ALLOWED is a no.
+    """
     GetAuthorization: _grpc.UnaryUnaryMultiCallable[_authorization_pb2.GetAuthorizationRequest, _authorization_pb2.GetAuthorizationResponse]
     """Returns one authorization."""
     ListAuthorizations: _grpc.UnaryUnaryMultiCallable[_authorization_pb2.ListAuthorizationsRequest, _authorization_pb2.ListAuthorizationsResponse]
     """Lists authorizations: high priority first, then by deadline, then by age."""
     WaitAuthorization: _grpc.UnaryStreamMultiCallable[_authorization_pb2.WaitAuthorizationRequest, _authorization_pb2.WaitAuthorizationResponse]
-    """Sends the authorization as it is, then each change, and ends after the final one."""
+    """Sends the authorization as it is, then each change, and ends when it is not pending any more."""
+    GetAuthorizationStats: _grpc.UnaryUnaryMultiCallable[_authorization_pb2.GetAuthorizationStatsRequest, _authorization_pb2.GetAuthorizationStatsResponse]
+    """Tells how long decisions took, by priority and by who decided, over a window of time."""
 
 @_typing.type_check_only
 class AuthorizationServiceAsyncStub(AuthorizationServiceStub):
-    """Requests for leave to act. Silence is a no."""
+    """Requests for leave to act. Silence is a no, and an approval covers exactly one action."""
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     RequestAuthorization: _aio.UnaryUnaryMultiCallable[_authorization_pb2.RequestAuthorizationRequest, _authorization_pb2.RequestAuthorizationResponse]  # type: ignore[assignment]
@@ -60,16 +74,30 @@ class AuthorizationServiceAsyncStub(AuthorizationServiceStub):
     DenyAuthorization: _aio.UnaryUnaryMultiCallable[_authorization_pb2.DenyAuthorizationRequest, _authorization_pb2.DenyAuthorizationResponse]  # type: ignore[assignment]
     """Says no, with a reason. Never open to the requester."""
     CancelAuthorization: _aio.UnaryUnaryMultiCallable[_authorization_pb2.CancelAuthorizationRequest, _authorization_pb2.CancelAuthorizationResponse]  # type: ignore[assignment]
-    """Withdraws a request. Open to the requester and the operator."""
+    """Withdraws a request that is pending. Open to the requester and the operator."""
+    ConsumeAuthorization: _aio.UnaryUnaryMultiCallable[_authorization_pb2.ConsumeAuthorizationRequest, _authorization_pb2.ConsumeAuthorizationResponse]  # type: ignore[assignment]
+    """Uses an approval, once. Only the agent that asked can, in the pane that asked, for the action that
+    was approved.
+    """
+    EscalateAuthorization: _aio.UnaryUnaryMultiCallable[_authorization_pb2.EscalateAuthorizationRequest, _authorization_pb2.EscalateAuthorizationResponse]  # type: ignore[assignment]
+    """Tells the next level of a pending request now, instead of when its time comes. Open to the
+    requester, those who may decide it, and the operator.
+    """
+    CheckAction: _aio.UnaryUnaryMultiCallable[_authorization_pb2.CheckActionRequest, _authorization_pb2.CheckActionResponse]  # type: ignore[assignment]
+    """Says whether the caller's agent may take this action now, by the rules of the policy. What needs an
+    approval uses one that fits, or asks for one. Whatever is not ALLOWED is a no.
+    """
     GetAuthorization: _aio.UnaryUnaryMultiCallable[_authorization_pb2.GetAuthorizationRequest, _authorization_pb2.GetAuthorizationResponse]  # type: ignore[assignment]
     """Returns one authorization."""
     ListAuthorizations: _aio.UnaryUnaryMultiCallable[_authorization_pb2.ListAuthorizationsRequest, _authorization_pb2.ListAuthorizationsResponse]  # type: ignore[assignment]
     """Lists authorizations: high priority first, then by deadline, then by age."""
     WaitAuthorization: _aio.UnaryStreamMultiCallable[_authorization_pb2.WaitAuthorizationRequest, _authorization_pb2.WaitAuthorizationResponse]  # type: ignore[assignment]
-    """Sends the authorization as it is, then each change, and ends after the final one."""
+    """Sends the authorization as it is, then each change, and ends when it is not pending any more."""
+    GetAuthorizationStats: _aio.UnaryUnaryMultiCallable[_authorization_pb2.GetAuthorizationStatsRequest, _authorization_pb2.GetAuthorizationStatsResponse]  # type: ignore[assignment]
+    """Tells how long decisions took, by priority and by who decided, over a window of time."""
 
 class AuthorizationServiceServicer(metaclass=_abc_1.ABCMeta):
-    """Requests for leave to act. Silence is a no."""
+    """Requests for leave to act. Silence is a no, and an approval covers exactly one action."""
 
     @_abc_1.abstractmethod
     def RequestAuthorization(
@@ -101,7 +129,37 @@ class AuthorizationServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _authorization_pb2.CancelAuthorizationRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_authorization_pb2.CancelAuthorizationResponse, _abc.Awaitable[_authorization_pb2.CancelAuthorizationResponse]]:
-        """Withdraws a request. Open to the requester and the operator."""
+        """Withdraws a request that is pending. Open to the requester and the operator."""
+
+    @_abc_1.abstractmethod
+    def ConsumeAuthorization(
+        self,
+        request: _authorization_pb2.ConsumeAuthorizationRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_authorization_pb2.ConsumeAuthorizationResponse, _abc.Awaitable[_authorization_pb2.ConsumeAuthorizationResponse]]:
+        """Uses an approval, once. Only the agent that asked can, in the pane that asked, for the action that
+        was approved.
+        """
+
+    @_abc_1.abstractmethod
+    def EscalateAuthorization(
+        self,
+        request: _authorization_pb2.EscalateAuthorizationRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_authorization_pb2.EscalateAuthorizationResponse, _abc.Awaitable[_authorization_pb2.EscalateAuthorizationResponse]]:
+        """Tells the next level of a pending request now, instead of when its time comes. Open to the
+        requester, those who may decide it, and the operator.
+        """
+
+    @_abc_1.abstractmethod
+    def CheckAction(
+        self,
+        request: _authorization_pb2.CheckActionRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_authorization_pb2.CheckActionResponse, _abc.Awaitable[_authorization_pb2.CheckActionResponse]]:
+        """Says whether the caller's agent may take this action now, by the rules of the policy. What needs an
+        approval uses one that fits, or asks for one. Whatever is not ALLOWED is a no.
+        """
 
     @_abc_1.abstractmethod
     def GetAuthorization(
@@ -125,6 +183,14 @@ class AuthorizationServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _authorization_pb2.WaitAuthorizationRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_authorization_pb2.WaitAuthorizationResponse], _abc.AsyncIterator[_authorization_pb2.WaitAuthorizationResponse]]:
-        """Sends the authorization as it is, then each change, and ends after the final one."""
+        """Sends the authorization as it is, then each change, and ends when it is not pending any more."""
+
+    @_abc_1.abstractmethod
+    def GetAuthorizationStats(
+        self,
+        request: _authorization_pb2.GetAuthorizationStatsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_authorization_pb2.GetAuthorizationStatsResponse, _abc.Awaitable[_authorization_pb2.GetAuthorizationStatsResponse]]:
+        """Tells how long decisions took, by priority and by who decided, over a window of time."""
 
 def add_AuthorizationServiceServicer_to_server(servicer: AuthorizationServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -11,12 +11,13 @@ from dataclasses import replace
 
 from orch_server.core.agent import HELD, Agent, Liveness
 from orch_server.core.clock import Clock
-from orch_server.core.errors import Ambiguous, InvalidInput, NotFound
+from orch_server.core.errors import Ambiguous, InvalidInput, NotFound, OrchError
 from orch_server.core.identity import Incarnation, Pane
 from orch_server.core.text import check_role, printable
 from orch_server.storage import agents as table
 from orch_server.storage.lookup import new_id
 from orch_server.storage.store import Store
+from orch_server.tmux import processes
 
 
 class AgentRegistry:
@@ -29,11 +30,13 @@ class AgentRegistry:
         self._by_address: dict[tuple[str, str], Agent] = {}
         self._by_pane: dict[Incarnation, Agent] = {}
         self._by_pid: dict[int, Agent] = {}
+        self._born: dict[int, int] = {}  # first process of a pane -> when it began
 
     async def load(self) -> None:
         """Reads all agents; once, at the start."""
         for agent in await self._store.read(table.load_all):
             self._index(agent)
+            self._born[agent.pane_pid] = processes.started(agent.pane_pid)
 
     def all(self, session: str = "") -> list[Agent]:
         """The agents of one session or of all, by session and role."""
@@ -59,6 +62,10 @@ class AgentRegistry:
             if agent is not None and agent.incarnation and agent.incarnation.host == host:
                 return agent
         return None
+
+    def is_first_process(self, pid: int) -> bool:
+        """Whether this is the process that was seen in the pane, not a later one of its number."""
+        return self._born.get(pid, 0) == processes.started(pid) != 0
 
     def pane_pids(self) -> list[int]:
         """The first processes of all panes that agents live in."""
@@ -97,6 +104,11 @@ class AgentRegistry:
             del self._by_pane[old.incarnation]
             self._by_pid.pop(old.pane_pid, None)
         self._index(agent)
+        place = (agent.incarnation, agent.pane_pid)
+        if old is None or (old.incarnation, old.pane_pid) != place:
+            if old is not None:
+                self._born.pop(old.pane_pid, None)
+            self._born[agent.pane_pid] = processes.started(agent.pane_pid)
 
     def unbind_pane(self, incarnation: Incarnation) -> Agent | None:
         """Takes the pane from the agent that has it; returns that agent as it then is.
@@ -178,16 +190,11 @@ class AgentRegistry:
             liveness_changed_at=self._clock.now(),
             courier=False,
         )
-        self.put(agent)
-        await self._store.write(lambda tx: table.register(tx, agent, actor=agent.address))
-        return agent
+        return await self._registered(agent)
 
     async def register_without_pane(self, session: str, role: str) -> Agent:
         """The agent that only a token speaks for, so far; its texts wait until it has a pane."""
-        agent = self.new(session, role)
-        self.put(agent)
-        await self._store.write(lambda tx: table.register(tx, agent, actor=agent.address))
-        return agent
+        return await self._registered(self.new(session, role))
 
     def free_role(self, pane: Pane, panes: list[Pane], reserved: tuple[str, ...]) -> str:
         """The role for a pane whose user named none: the pane's own name for it, or "paneN" when
@@ -200,6 +207,20 @@ class AgentRegistry:
         holder = self.at(pane.session, role)
         taken = holder is not None and holder.liveness in HELD
         return fallback if taken or role in reserved else role
+
+    async def _registered(self, agent: Agent) -> Agent:
+        """Puts the agent into memory and into the store, or into neither."""
+        before = self.get(agent.id)
+        self.put(agent)
+        try:
+            await self._store.write(lambda tx: table.register(tx, agent, actor=agent.address))
+        except OrchError:
+            if self.get(agent.id) is agent:
+                self.forget([agent.id])
+                if before is not None:
+                    self.put(before)
+            raise
+        return agent
 
     def _index(self, agent: Agent) -> None:
         self._by_id[agent.id] = agent

@@ -1,39 +1,80 @@
-"""Authorizations: asked, decided, expired. Each change, its event and the text for the requester's
-pane are one transaction."""
+"""Authorizations: asked, decided, escalated, used, expired. Each change, its event, its link in the
+audit and the texts that tell of it are one transaction."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
-from datetime import datetime
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from enum import StrEnum
+from functools import partial
 
 from orch_server.core import authorization as rules
-from orch_server.core.agent import Agent, WaitingFor
+from orch_server.core.agent import WaitingFor
 from orch_server.core.authorization import (
-    TIMEOUTS,
+    Action,
     Authorization,
-    AuthorizationPriority,
     AuthorizationState,
     Decider,
+    Proof,
     Verdict,
 )
 from orch_server.core.clock import Clock
-from orch_server.core.delivery import NewDelivery, Priority
-from orch_server.core.errors import InvalidInput
+from orch_server.core.errors import InvalidInput, LimitReached
 from orch_server.core.identity import Caller
-from orch_server.core.text import MAX_ACTION_BYTES, clean_text, one_line, printable
+from orch_server.core.policy import ActionClass, AuthorizationPriority, Policy, Rule, searched
+from orch_server.core.text import (
+    MAX_ACTION_BYTES,
+    MAX_TEXT_BYTES,
+    clean_text,
+    one_line,
+    printable,
+)
 from orch_server.services.agents import AgentRegistry
+from orch_server.services.authorization_texts import (
+    ask_level,
+    mail,
+    next_level,
+    withdraw_answer,
+    withdraw_questions,
+)
 from orch_server.services.events import LocalBus
 from orch_server.services.passphrase import Passphrase
 from orch_server.services.targets import Targets
 from orch_server.storage import authorizations as table
-from orch_server.storage import deliveries
+from orch_server.storage.authorization_stats import Report, report
 from orch_server.storage.lookup import new_id
 from orch_server.storage.store import Store, Transaction
 
+_NOBODY = Decider("")
+_MAX_CWD_BYTES = 4096
+_MAX_TOOL_BYTES = 256
+_SHOWN_ACTION = 2000
+_WINDOW, _LONGEST_WINDOW = timedelta(days=7), timedelta(days=400)
+
+
+class ActionVerdict(StrEnum):
+    """Whether an action may be taken; see authorization.proto."""
+
+    ALLOWED = "ALLOWED"
+    DENIED = "DENIED"
+    PENDING = "PENDING"
+
+
+@dataclass(frozen=True, slots=True)
+class Checked:
+    """The answer to the gate. `authorization` is None when a rule of the policy decided alone;
+    `woken` are the agents that have mail because of it."""
+
+    verdict: ActionVerdict
+    reason: str
+    authorization: Authorization | None = None
+    woken: tuple[str, ...] = ()
+
 
 class AuthorizationService:
-    """Takes requests and decisions, and lets the overdue expire."""
+    """Takes requests and decisions, and lets what is overdue escalate, expire or lapse."""
 
     def __init__(
         self,
@@ -42,7 +83,7 @@ class AuthorizationService:
         targets: Targets,
         passphrase: Passphrase,
         bus: LocalBus,
-        approver_roles: tuple[str, ...],
+        policy: Policy,
         clock: Clock,
         wake_agent: Callable[[str], None],
     ) -> None:
@@ -51,7 +92,7 @@ class AuthorizationService:
         self._targets = targets
         self._passphrase = passphrase
         self._bus = bus
-        self._approver_roles = approver_roles
+        self._policy = policy
         self._clock = clock
         self._wake_agent = wake_agent
         self.changed = asyncio.Event()  # a deadline may be earlier than was thought
@@ -64,56 +105,126 @@ class AuthorizationService:
         priority: AuthorizationPriority | None,
         approver_role: str,
         request_id: str,
+        timeout: timedelta = timedelta(0),
+        cwd: str = "",
     ) -> Authorization:
-        """Asks for leave to act, in the name of the caller's own agent."""
+        """Asks for leave to act, in the name of the caller's own agent. A time-out of 0 is the
+        policy's. Raises InvalidInput, NotAllowed or LimitReached."""
         text, _ = clean_text("action", action, MAX_ACTION_BYTES)
-        role = self._approver(approver_role)
-        agent = await self._targets.own(caller, "ask for authorization")
-        chosen = priority or rules.derive_priority(text)
-        now = self._clock.now()
-        asked = Authorization(
-            id=new_id(),
-            agent_id=agent.id,
-            session=agent.session,
-            requester_role=agent.role,
-            requester_pane=agent.incarnation.key() if agent.incarnation else "",
-            approver_role=role,
-            action=text,
-            priority=chosen,
-            priority_derived=priority is None,
-            state=AuthorizationState.PENDING,
-            created_at=now,
-            deadline_at=now + TIMEOUTS[chosen],
+        _check_size("cwd", cwd, _MAX_CWD_BYTES)
+        given = rules.check_timeout(timeout)
+        of = self._policy.classify(text)
+        _check_approver(of, approver_role)
+        requester = await self._targets.requester(caller, "ask for authorization")
+        role = approver_role or _approver(of, requester.role)
+        asked = rules.ask(
+            new_id(),
+            requester,
+            text,
+            Action("", text, cwd),
+            role,
+            of,
+            priority,
+            given,
+            self._policy,
+            self._clock.now(),
         )
-        approver = self._registry.at(agent.session, role)
-        stored = await self._store.write(lambda tx: _insert(tx, asked, request_id, approver))
-        self.changed.set()
-        self.on_request()
-        if approver is not None:
-            self._wake_agent(approver.id)
+        stored, woken = await self._store.write(partial(_insert, asked=asked, seen=request_id))
+        self._asked(woken)
         return asked if stored == asked.id else await self.get(stored)
+
+    async def check_action(self, caller: Caller, action: Action, request_id: str) -> Checked:
+        """Whether the caller's agent may take this action now. Uses an approval that fits, or asks
+        for one. Raises InvalidInput, NotAllowed or LimitReached, which are a no as well."""
+        if not action.tool.strip():
+            raise InvalidInput("action.tool", "The tool is empty; name what is to be used.")
+        _check_size("action.tool", action.tool, _MAX_TOOL_BYTES)
+        _check_size("action.arguments", action.arguments, MAX_TEXT_BYTES)
+        _check_size("action.cwd", action.cwd, _MAX_CWD_BYTES)
+        requester = await self._targets.requester(caller, "have an action checked")
+        judged = self._policy.judge(action.tool, action.arguments)
+        if judged.then is Rule.ALLOW:
+            return Checked(ActionVerdict.ALLOWED, "The policy allows it.")
+        if judged.then is Rule.DENY:
+            return Checked(ActionVerdict.DENIED, "The policy denies it; do not try it again.")
+        of = judged.action_class
+        asked = rules.ask(
+            new_id(),
+            requester,
+            _shown(action),
+            action,
+            _approver(of, requester.role),
+            of,
+            None,
+            None,
+            self._policy,
+            self._clock.now(),
+        )
+        checked = await self._store.write(partial(_check, asked=asked, seen=request_id))
+        self._asked(checked.woken)
+        return checked
+
+    async def consume(
+        self, caller: Caller, given_id: str, action: Action, request_id: str
+    ) -> Authorization:
+        """Uses an approval, once. Raises NotAllowed or Conflict; the same request id again gets the
+        same answer."""
+        consumer = await self._targets.requester(caller, "use an approval")
+        found = (await self.get(given_id)).id
+
+        def unit(tx: Transaction) -> Authorization:
+            asked = table.get(tx.db, found)
+            what = action if action.arguments else Action("", asked.bound.arguments, action.cwd)
+            rules.check_consumer(asked, consumer, what)
+            seen = table.consumed_by(tx, consumer.agent_id, request_id)
+            if seen is not None and seen.id == asked.id:
+                return seen
+            return _consume(tx, asked, request_id)
+
+        return await self._store.write(unit)
 
     async def decide(
         self, caller: Caller, given_id: str, verdict: Verdict, reason: str, passphrase: str
     ) -> Authorization:
-        """Approves or denies. Raises NotAllowed, PassphraseRequired or Conflict."""
-        if verdict is Verdict.DENY and not reason.strip():
-            raise InvalidInput("reason", "A denial needs a reason; give it with --reason.")
+        """Approves or denies. Raises NotAllowed, PassphraseRequired, InvalidInput or Conflict."""
         why = clean_text("reason", reason, MAX_ACTION_BYTES)[0] if reason.strip() else ""
+        rules.check_reason(verdict, why)
         decider = self._targets.decider(caller)
         asked = await self.get(given_id)
-        rules.check_decider(asked, decider, self._approver_roles)
-        rules.resolve(asked.state, verdict, asked.id)
-        if decider.operator:
-            await self._passphrase.demand(passphrase, f"decide authorization {asked.id}")
-        return await self._resolve(asked.id, verdict, decider, why)
+        rules.check_decider(asked, decider)
+        rules.check_reason(verdict, why, asked)
+        rules.resolve(asked, verdict, self._clock.now())
+        proof = Proof.ROLE
+        if rules.needs_passphrase(asked, verdict, decider):
+            proof = Proof.PASSPHRASE if self._passphrase.is_set() else Proof.OPEN_MODE
+            await self._passphrase.demand(passphrase, _doing(asked, verdict, decider))
+
+        def unit(tx: Transaction) -> Authorization:
+            now = table.get(tx.db, asked.id)
+            rules.check_decider(now, decider)
+            return _decide(tx, now, verdict, decider, why, proof)
+
+        return await self._resolved(unit)
 
     async def cancel(self, caller: Caller, given_id: str) -> Authorization:
         """Withdraws a pending request."""
         decider = self._targets.decider(caller)
         asked = await self.get(given_id)
-        rules.check_canceller(asked, decider)
-        return await self._resolve(asked.id, Verdict.CANCEL, decider, "")
+        rules.check_involved(asked, decider, "withdraw", deciders=False)
+        return await self._resolved(
+            lambda tx: _decide(tx, table.get(tx.db, asked.id), Verdict.CANCEL, decider)
+        )
+
+    async def escalate(self, caller: Caller, given_id: str) -> Authorization:
+        """Tells the next level now. Raises NotAllowed, or Conflict when there is none."""
+        decider = self._targets.decider(caller)
+        asked = await self.get(given_id)
+        rules.check_involved(asked, decider, "escalate", deciders=True)
+        told, woken = await self._store.write(
+            lambda tx: next_level(tx, table.get(tx.db, asked.id), decider.name)
+        )
+        self._wake(woken)
+        return told
 
     async def get(self, given_id: str) -> Authorization:
         """One authorization by id or prefix."""
@@ -126,7 +237,7 @@ class AuthorizationService:
         return await self._store.read(lambda db: table.list_page(db, session, state, size, token))
 
     async def wait(self, given_id: str) -> AsyncIterator[Authorization]:
-        """The authorization as it is, then each change; ends after the final state."""
+        """The authorization as it is, then each change; ends when it is not pending any more."""
         found = (await self.get(given_id)).id
         with self._bus.subscribe(lambda event: event.subject == found) as changes:
             current = await self.get(found)
@@ -139,10 +250,21 @@ class AuthorizationService:
                 if current.state is not AuthorizationState.PENDING:
                     return
 
-    async def expire_overdue(self) -> datetime | None:
-        """Expires what is overdue and returns when the next deadline is."""
-        for agent_id in await self._store.write(_expire):
-            self._wake_agent(agent_id)
+    async def stats(self, session: str, window: timedelta) -> tuple[Report, datetime]:
+        """How long decisions took over a window that ends now, 7 days for 0, and where it begins.
+        Raises InvalidInput."""
+        length = window or _WINDOW
+        if not timedelta(0) < length <= _LONGEST_WINDOW:
+            raise InvalidInput("window", "The window is out of range; use 1 s to 400 days.")
+        since = self._clock.now() - length
+        return await self._store.read(lambda db: report(db, session, since)), since
+
+    async def run_due(self) -> datetime | None:
+        """Escalates, expires and lets lapse what is due; returns when something is due next."""
+        due = await self._store.read(table.next_deadline)
+        if due is None or due > self._clock.now():
+            return due
+        self._wake(await self._store.write(_run_due))
         return await self._store.read(table.next_deadline)
 
     async def waiting(self) -> dict[str, WaitingFor]:
@@ -159,74 +281,139 @@ class AuthorizationService:
             for agent_id, asked in pending.items()
         }
 
-    def _approver(self, role: str) -> str:
-        if not role:
-            return self._approver_roles[0]
-        if role not in self._approver_roles:
-            raise InvalidInput(
-                "approver_role",
-                f"The role '{printable(role)}' may not approve; ask one of:"
-                f" {', '.join(self._approver_roles)}.",
-            )
-        return role
+    def _asked(self, woken: tuple[str, ...]) -> None:
+        self.changed.set()
+        self.on_request()
+        self._wake(woken)
 
-    async def _resolve(
-        self, found: str, verdict: Verdict, decider: Decider, reason: str
-    ) -> Authorization:
-        resolved = await self._store.write(
-            lambda tx: _decide(tx, table.get(tx.db, found), verdict, decider.name, reason)
-        )
+    async def _resolved(self, unit: Callable[[Transaction], Authorization]) -> Authorization:
+        resolved = await self._store.write(unit)
+        self.changed.set()
         self._wake_agent(resolved.agent_id)
         return resolved
 
+    def _wake(self, agents: tuple[str, ...]) -> None:
+        for agent_id in agents:
+            self._wake_agent(agent_id)
 
-def _insert(tx: Transaction, asked: Authorization, request_id: str, approver: Agent | None) -> str:
-    stored = table.insert(tx, asked, request_id)
-    if approver is not None and stored == asked.id and approver.id != asked.agent_id:
-        minutes = int(TIMEOUTS[asked.priority].total_seconds() // 60)
-        text = (
-            f"{asked.session}:{asked.requester_role} asks for authorization {asked.id}"
-            f" ({asked.priority.name.lower()}, {minutes} min): {one_line(asked.action, 300)}"
-            f" - answer with: orch-client approve {asked.id} | orch-client deny {asked.id}"
-            " --reason WHY"
+
+def _approver(of: ActionClass, own_role: str) -> str:
+    """The role that is asked first: the first approver that is not the requester's own role."""
+    return next((one for one in of.approvers if one != own_role), of.approvers[0])
+
+
+def _check_approver(of: ActionClass, role: str) -> None:
+    """Raises InvalidInput for a role that may not approve; "" is none."""
+    if role and role not in of.approvers:
+        raise InvalidInput(
+            "approver_role",
+            f"The role '{printable(role)}' may not approve actions of the class {of.name}; ask one"
+            f" of: {', '.join(of.approvers)}.",
         )
-        requester = f"{asked.session}:{asked.requester_role}"
-        _mail(tx, approver.id, text, asked.id, "asked", requester)
-    return stored
+
+
+def _check_size(field: str, text: str, most: int) -> None:
+    size = len(text.encode())
+    if size > most:
+        raise InvalidInput(field, f"The {field} has {size:,} bytes, but at most {most:,} may be.")
+
+
+def _shown(action: Action) -> str:
+    """The action as people read it in lists and texts."""
+    shown = one_line(f"{action.tool}: {searched(action.arguments)}", _SHOWN_ACTION)
+    return f"{shown} (in {one_line(action.cwd, _SHOWN_ACTION)})" if action.cwd else shown
+
+
+def _doing(asked: Authorization, verdict: Verdict, decider: Decider) -> str:
+    if decider.operator:
+        return f"decide authorization {asked.id}"
+    return (
+        f"{verdict.lower()} authorization {asked.id}, whose class {asked.action_class} a human must"
+        " approve"
+    )
+
+
+# ---- in a transaction ----
+
+
+def _insert(tx: Transaction, asked: Authorization, seen: str) -> tuple[str, tuple[str, ...]]:
+    """Writes a request and asks its first approver; returns its id and who has mail."""
+    stored = table.insert(tx, asked, seen)
+    if stored != asked.id:
+        return stored, ()
+    if table.count_pending(tx, asked.agent_id) > rules.MAX_PENDING:
+        raise LimitReached(
+            f"{asked.requester} has {rules.MAX_PENDING} pending requests already; withdraw some"
+            " first: orch-client pending."
+        )
+    return stored, ask_level(tx, asked)
+
+
+def _check(tx: Transaction, asked: Authorization, seen: str) -> Checked:
+    """What is known of this very action; `asked` is the request that is made when nothing is."""
+    before = table.consumed_by(tx, asked.agent_id, seen)
+    if before is not None and before.digest == asked.digest:
+        return Checked(ActionVerdict.ALLOWED, _allowed(before), before)
+    approved = table.fitting(tx, asked.digest, AuthorizationState.APPROVED)
+    if approved is not None and approved.lapses_at and tx.now < approved.lapses_at:
+        used = _consume(tx, approved, seen)
+        withdraw_answer(tx, used)
+        return Checked(ActionVerdict.ALLOWED, _allowed(used), used)
+    denied = table.fitting(tx, asked.digest, AuthorizationState.DENIED)
+    if denied is not None and denied.resolved_at and tx.now < denied.resolved_at + denied.lapse:
+        return Checked(ActionVerdict.DENIED, rules.decision_text(denied), denied)
+    pending = table.fitting(tx, asked.digest, AuthorizationState.PENDING)
+    if pending is not None and tx.now < pending.deadline_at:
+        return Checked(ActionVerdict.PENDING, _pending(pending), pending)
+    _, woken = _insert(tx, asked, "")
+    return Checked(ActionVerdict.PENDING, _pending(asked), asked, woken)
+
+
+def _allowed(used: Authorization) -> str:
+    return f"Authorization {used.id} was approved by {used.resolver}, for this once."
+
+
+def _pending(asked: Authorization) -> str:
+    return (
+        f"Authorization {asked.id} is pending with {asked.approver_role}; try the same again when"
+        " it was approved."
+    )
+
+
+def _consume(tx: Transaction, asked: Authorization, request_id: str) -> Authorization:
+    state = rules.resolve(asked, Verdict.CONSUME, tx.now)
+    return table.close(tx, asked, state, asked.requester, request_id)
 
 
 def _decide(
-    tx: Transaction, asked: Authorization, verdict: Verdict, resolver: str, reason: str
+    tx: Transaction,
+    asked: Authorization,
+    verdict: Verdict,
+    decider: Decider,
+    reason: str = "",
+    proof: Proof = Proof.NONE,
 ) -> Authorization:
-    """Writes the final state; a decision that comes at or after the deadline comes too late."""
-    if verdict in (Verdict.APPROVE, Verdict.DENY) and tx.now >= asked.deadline_at:
-        rules.resolve(AuthorizationState.EXPIRED, verdict, asked.id)
-    state = rules.resolve(asked.state, verdict, asked.id)
-    resolved = table.resolve(tx, asked, state, resolver, reason)
+    """Writes what was decided, and tells the requester, unless he withdrew it himself."""
+    state = rules.resolve(asked, verdict, tx.now)
+    resolved = table.resolve(tx, asked, state, decider.name, reason, proof, decider.pane)
+    withdraw_questions(tx, asked, decider.name)
     if verdict is not Verdict.CANCEL:
         text = rules.decision_text(resolved)
-        _mail(tx, asked.agent_id, text, asked.id, "decided", resolver)
+        mail(tx, asked, asked.agent_id, text, f"decided:{asked.id}", decider.name)
     return resolved
 
 
-def _expire(tx: Transaction) -> list[str]:
-    overdue = table.overdue(tx)
-    for asked in overdue:
-        _decide(tx, asked, Verdict.EXPIRE, "", "Nobody decided in time.")
-    return [asked.agent_id for asked in overdue]
-
-
-def _mail(tx: Transaction, agent_id: str, text: str, about: str, what: str, sender: str) -> None:
-    """Puts a text about an authorization into the mailbox; each of its turns once."""
-    deliveries.enqueue(
-        tx,
-        NewDelivery(
-            agent_id=agent_id,
-            text=text,
-            origin=f"authorization:{about}",
-            dedupe_key=f"{what}:{about}",
-            priority=Priority.HIGH,
-            created_at=tx.now,
-            sender=sender,
-        ),
-    )
+def _run_due(tx: Transaction) -> tuple[str, ...]:
+    """All that is due; returns who has mail."""
+    woken: list[str] = []
+    for asked in table.overdue(tx):
+        _decide(tx, asked, Verdict.EXPIRE, _NOBODY, "Nobody decided in time.")
+        woken.append(asked.agent_id)
+    for asked in table.unused(tx):
+        table.close(tx, asked, rules.resolve(asked, Verdict.LAPSE, tx.now), "", "")
+    for asked in table.due_levels(tx):
+        current = asked
+        while any(one.told_at is None and one.due_at <= tx.now for one in current.levels):
+            current, told = next_level(tx, current, "")
+            woken.extend(told)
+    return tuple(woken)

@@ -61,7 +61,7 @@ class Binding:
         Raises AlreadyExists, NotAllowed, InvalidInput or NotFound.
         """
         panes = await self._local_panes(intro)
-        intro = self._checked(caller, _verified(intro, panes))
+        intro = self._checked(caller, self._verified(intro, panes))
         self._check_courier(intro)
         session, role = self._place(intro, panes)
         await self._check_binding(session, role, intro)
@@ -190,6 +190,22 @@ class Binding:
         self._registry.put(agent)
         return agent, evicted
 
+    def _verified(self, intro: Introduction, panes: list[Pane]) -> Introduction:
+        """The introduction with what tmux itself says of the pane, when it was asked."""
+        for pane in panes:
+            if pane.incarnation == intro.incarnation:
+                return replace(intro, pane_pid=pane.pid, session=intro.session or pane.session)
+        if panes:
+            raise InvalidInput(
+                "pane",
+                f"Pane {intro.incarnation.pane} is not there any more; look with 'tmux lsp -a'.",
+            )
+        if intro.incarnation.host != self._finder.host:
+            return intro
+        # A tmux that is not to be found (its socket was moved) proves no process of a pane here.
+        known = self._registry.in_pane(intro.incarnation)
+        return replace(intro, pane_pid=known.pane_pid if known else 0)
+
     async def _local_panes(self, intro: Introduction) -> list[Pane]:
         """What tmux says, when the pane is on this host; on other hosts the client is believed."""
         if intro.incarnation.host != self._finder.host:
@@ -217,15 +233,3 @@ def _check_free(holder: Agent, intro: Introduction) -> None:
             f"{holder.address} is held by a client in pane {where}; end that one, or take the role"
             " with --take-over."
         )
-
-
-def _verified(intro: Introduction, panes: list[Pane]) -> Introduction:
-    """The introduction with what tmux itself says of the pane, when it was asked."""
-    for pane in panes:
-        if pane.incarnation == intro.incarnation:
-            return replace(intro, pane_pid=pane.pid, session=intro.session or pane.session)
-    if panes:
-        raise InvalidInput(
-            "pane", f"Pane {intro.incarnation.pane} is not there any more; look with 'tmux lsp -a'."
-        )
-    return intro

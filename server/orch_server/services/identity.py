@@ -100,9 +100,10 @@ class IdentityService:
             agent = self._registry.by_pane_pid(on_it, self._finder.host)
         if agent is None or agent.incarnation is None:
             return None
-        # Process ids recur; a pane's first process is always a child of its tmux server.
-        real = processes.parent(agent.pane_pid) == agent.incarnation.server_pid
-        return agent.incarnation if real else None
+        # Process ids recur, also among the panes of one tmux server.
+        at, pid = agent.incarnation, agent.pane_pid
+        is_child = processes.parent(pid) == at.server_pid
+        return at if is_child and self._registry.is_first_process(pid) else None
 
     async def _panes(self, socket: str) -> list[Pane]:
         """The panes of the caller's tmux server; without a hint, of all that are known."""
@@ -143,7 +144,9 @@ class IdentityService:
 
 def _holds(pane: Pane, chain: list[int], terminal: int) -> bool:
     """Whether the process with these parents and this terminal lives in the pane, and the pane's
-    first process really is a child of the tmux server that claims it."""
+    first process lives and really is a child of the tmux server that claims it."""
+    if pane.dead:  # tmux still shows its process, whose number may be another's by now
+        return False
     inside = pane.pid in chain or (terminal and processes.terminal(pane.pid) == terminal)
     return bool(inside) and processes.parent(pane.pid) == pane.incarnation.server_pid
 

@@ -7,12 +7,13 @@ falls back to something else.
 from __future__ import annotations
 
 from orch_server.core.agent import Agent, Liveness
-from orch_server.core.authorization import Decider
+from orch_server.core.authorization import Decider, Requester
 from orch_server.core.errors import Ambiguous, InvalidInput, NotAllowed, NotFound
 from orch_server.core.identity import Caller, InPane, Pane, TokenAgent
 from orch_server.core.text import printable
 from orch_server.services.agents import AgentRegistry
 from orch_server.services.passphrase import Passphrase
+from orch_server.tmux import processes
 from orch_server.tmux.finder import PaneFinder
 
 
@@ -59,6 +60,20 @@ class Targets:
         if agent.liveness is Liveness.UNMANAGED:
             return Decider("operator", agent.id, pane, operator=True)
         return Decider(agent.address, agent.id, pane, agent.session, agent.role)
+
+    async def requester(self, caller: Caller, doing: str) -> Requester:
+        """The caller's own agent and where it lives now, as an approval is bound to it. Raises what
+        `own` raises.
+
+        A pane whose first process is another one than when the agent came is another place.
+        """
+        agent = await self.own(caller, doing)
+        at = agent.incarnation
+        pid = agent.pane_pid
+        if at is not None and at.host == self._finder.host:
+            is_child = processes.parent(pid) == at.server_pid
+            pid = pid if is_child and self._registry.is_first_process(pid) else 0
+        return Requester(agent.id, agent.session, agent.role, at, pid)
 
     async def own(self, caller: Caller, doing: str) -> Agent:
         """The caller's own agent, registered when its pane is new. Raises NotAllowed when he is

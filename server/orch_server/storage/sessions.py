@@ -84,6 +84,9 @@ def delete(tx: Transaction, name: str, actor: str) -> list[str]:
         forget = f"update {table} set delivery_id = null where delivery_id in ({texts})"  # noqa: S608
         tx.execute(forget, (name,))
     tx.execute(f"delete from delivery where {mine}", (name,))  # noqa: S608
+    asked = f"select id from authorization where {mine}"  # noqa: S608
+    levels = f"delete from authorization_level where authorization_id in ({asked})"  # noqa: S608
+    tx.execute(levels, (name,))
     tx.execute(f"delete from authorization where {mine}", (name,))  # noqa: S608
     for table in _OF_AGENTS:
         tx.execute(f"delete from {table} where {mine}", (name,))  # noqa: S608

@@ -4,7 +4,8 @@
 takes all units that wait, runs them in one transaction, commits once and answers them all. When one
 of them raises, all is rolled back and run again with a savepoint for each, so that it fails alone:
 a unit must therefore change nothing but the transaction. Events that a unit emits are stored in the
-same transaction and published after the commit, in order. Never await inside a unit.
+same transaction and published after the commit, in order; so are links of the audit, whose head is
+written before anybody is answered. Never await inside a unit.
 """
 
 from __future__ import annotations
@@ -25,10 +26,11 @@ from typing import Any, Generic, TypeVar
 import apsw
 from peewee import IntegrityError, PeeweeException
 
+from orch_server.core.audit import Link, facts_text
 from orch_server.core.clock import Clock
-from orch_server.core.errors import Conflict, StoreUnavailable
+from orch_server.core.errors import Conflict, StartupError, StoreUnavailable
 from orch_server.core.event import Event
-from orch_server.storage import database
+from orch_server.storage import audit, database
 from orch_server.storage.tables import micros
 
 logger = logging.getLogger(__name__)
@@ -49,6 +51,7 @@ class Transaction:
         self.db = db
         self.now = now
         self.events: list[Event] = []
+        self.links: list[Link] = []
         self._first = first_event
         self._connection: apsw.Connection = db.connection()
 
@@ -69,6 +72,23 @@ class Transaction:
         """Records a change, to be published after the commit."""
         number = self._first + len(self.events)
         self.events.append(Event(number, self.now, kind, subject, session, agent, actor, detail))
+
+    def audit(
+        self,
+        kind: str,
+        subject: str,
+        *,
+        session: str = "",
+        agent: str = "",
+        actor: str = "",
+        detail: str = "",
+        **facts: str | int,
+    ) -> None:
+        """Records a change as `emit` does, and in the audit's chain, with more that is known."""
+        event = self._first + len(self.events)
+        self.emit(kind, subject, session=session, agent=agent, actor=actor, detail=detail)
+        said = (kind, subject, session, agent, actor, detail)
+        self.links.append(Link(event, micros(self.now), *said, facts_text(facts)))
 
 
 @dataclass(slots=True)
@@ -129,6 +149,11 @@ class Store:
         self._jobs.put(_Job(unit, future))
         return await future
 
+    async def prune_audit(self, before: datetime) -> int:
+        """Removes links of the audit from before this time behind a signed checkpoint; returns how
+        many, 0 when no more may go."""
+        return await self.write(lambda tx: audit.prune(tx, self._chain.seal, before))
+
     async def read(self, query: Callable[[database.Database], T]) -> T:
         """Runs a query on a reading thread."""
         loop = asyncio.get_running_loop()
@@ -148,6 +173,7 @@ class Store:
         self._answer(self._opened, identity)
         while (batch := self._take()) is not None:
             self._commit(batch)
+        self._chain.catch_up()
         with contextlib.suppress(PeeweeException, apsw.Error):
             self._db.execute_sql("pragma wal_checkpoint(truncate)").fetchall()
         self._db.close()
@@ -163,7 +189,21 @@ class Store:
         row = self._db.execute_sql("select generation, token_key from store").fetchone()
         last = self._db.execute_sql("select coalesce(max(number), 0) from event").fetchone()
         self._next_event = last[0] + 1
+        self._open_audit(row[0])
         return StoreIdentity(row[0], bytes.fromhex(row[1]))
+
+    def _open_audit(self, generation: str) -> None:
+        """Goes on with the audit; what is wrong with it becomes its next link."""
+        try:
+            self._chain, broken = audit.open_chain(self._db, self._path, generation)
+            with self._transaction() as tx:
+                audit.tell_start(tx, self._chain, broken)
+        except (OSError, OverflowError, apsw.Error, PeeweeException, StoreUnavailable) as exc:
+            raise StartupError(
+                f"The audit of {self._path} cannot go on ({exc}); see docs/reference/audit.md."
+            ) from exc
+        self._chain.catch_up()
+        self._next_event += len(tx.events)
 
     def _take(self) -> list[_Job[Any]] | None:
         """Waits for a job, then takes all that wait with it. None: the end."""
@@ -215,21 +255,24 @@ class Store:
         try:
             yield tx
             self._store_events(tx)
+            end = self._chain.store(tx) if tx.links else None
             tx.execute("commit")
         finally:
             if self._db.connection().in_transaction:
                 tx.execute("rollback")
+        if end is not None:
+            self._chain.committed(end)
 
     def _attempt(self, tx: Transaction, job: _Job[Any]) -> Any:
         """Runs one unit in a savepoint; returns its result, or the exception it raised."""
-        events = len(tx.events)
+        events, links = len(tx.events), len(tx.links)
         tx.execute("savepoint unit")
         try:
             result = job.unit(tx)
         except Exception as exc:  # it goes to the caller of the unit
             if _is_database_fault(exc):
                 raise
-            del tx.events[events:]
+            del tx.events[events:], tx.links[links:]
             tx.execute("rollback to unit")
             result = _told(exc)
         tx.execute("release unit")

@@ -17,7 +17,7 @@ from playhouse.fields import EnumFieldMixin
 from orch_server.core.agent import Liveness
 from orch_server.core.agent_state import AgentState, EvidenceSource
 from orch_server.core.alert import Severity
-from orch_server.core.authorization import AuthorizationState
+from orch_server.core.authorization import AuthorizationState, Proof
 from orch_server.core.delivery import DeliveryMode, DeliveryState, RefusalReason
 from orch_server.core.schedule import Form, Missed
 from orch_server.core.session import Completion, Phase, Plan
@@ -56,6 +56,16 @@ class TimeField(BigIntegerField):
 
     def python_value(self, value: int | None) -> datetime | None:
         return None if value is None else from_micros(value)
+
+
+class SpanField(BigIntegerField):
+    """A length of time, stored as microseconds."""
+
+    def db_value(self, value: timedelta | None) -> int | None:
+        return None if value is None else span(value)
+
+    def python_value(self, value: int | None) -> timedelta | None:
+        return None if value is None else from_span(value)
 
 
 class WordField(EnumFieldMixin, TextField):  # type: ignore[misc]
@@ -283,9 +293,68 @@ class AuthorizationRow(Row):
     resolver = TextField()
     reason = TextField()
     request_id = TextField(null=True, unique=True)
+    action_class = TextField()
+    approvers = TextField()
+    human = BooleanField()
+    reason_required = BooleanField()
+    lapse = SpanField()
+    tool = TextField()
+    arguments = TextField()
+    cwd = TextField()
+    digest = TextField()
+    proof = WordField(Proof)
+    lapses_at = TimeField(null=True)
+    closed_at = TimeField(null=True)
+    consume_request = TextField(null=True)
 
     class Meta:
         table_name = "authorization"
+
+
+class AuthorizationLevelRow(Row):
+    """Who is told when nobody decides a request, and when. `open` until it was told or the request
+    was decided."""
+
+    authorization_id = TextField()
+    level = IntegerField()
+    receiver = TextField()
+    due_at = TimeField()
+    told_at = TimeField(null=True)
+    open = BooleanField()
+
+    class Meta:
+        table_name = "authorization_level"
+
+
+class AuditRow(Row):
+    """A link of the audit's chain; see core/audit.py."""
+
+    event = IntegerField()
+    at = TimeField()
+    kind = TextField()
+    subject = TextField()
+    session = TextField()
+    agent = TextField()
+    actor = TextField()
+    detail = TextField()
+    facts = TextField()
+    hash = TextField()
+
+    class Meta:
+        table_name = "audit"
+
+
+class AuditCheckpointRow(Model):
+    """The last link that was pruned; there is one at most."""
+
+    only = IntegerField(primary_key=True)
+    number = IntegerField()
+    at = TimeField()
+    hash = TextField()
+    mac = TextField()
+
+    class Meta:
+        table_name = "audit_checkpoint"
 
 
 class AgentStatusRow(Row):
@@ -427,6 +496,9 @@ MODELS = (
     SchedulerRow,
     TaskLoadRow,
     AuthorizationRow,
+    AuthorizationLevelRow,
+    AuditRow,
+    AuditCheckpointRow,
     AgentStatusRow,
     OperationRow,
     CreditHoldRow,

@@ -25,9 +25,11 @@ from orch_server.core.identity import Incarnation, Pane
 T = TypeVar("T")
 _DEADLINE = 3.0
 _SEPARATOR = "|~|"
+#: tmux prints a user's option as it is: a line break in one would make a row of its own.
+_ROLE = "#{s/[^a-zA-Z0-9 _-]/?/:@orch_role}"
 _FORMAT = (
     "#{pid} #{start_time} #{pane_id} #{pane_pid} #{pane_dead} #{window_index} #{session_name}:"
-    "#{window_name}" + _SEPARATOR + "#{@orch_role}"
+    "#{window_name}" + _SEPARATOR + _ROLE
 )
 _RETRY = tenacity.AsyncRetrying(
     stop=tenacity.stop_after_attempt(2),

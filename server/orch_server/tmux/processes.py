@@ -29,6 +29,13 @@ def terminal(pid: int) -> int:
     return int(fields[4]) if fields else 0
 
 
+def started(pid: int) -> int:
+    """When the process began, in ticks since the boot; 0 when it is gone. Tells it from a later one
+    of the same number."""
+    fields = _stat(pid)
+    return int(fields[19]) if fields else 0
+
+
 def _stat(pid: int) -> list[str]:
     """The fields of /proc/PID/stat after the name: state, parent, group, session, terminal, …"""
     try:

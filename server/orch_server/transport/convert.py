@@ -11,7 +11,6 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from orch.v1 import (
     agent_pb2,
-    authorization_pb2,
     delivery_pb2,
     heartbeat_pb2,
     session_state_pb2,
@@ -29,7 +28,6 @@ from orch_server.core.agent_state import (
     Observation,
     Operation,
 )
-from orch_server.core.authorization import Authorization, AuthorizationPriority, AuthorizationState
 from orch_server.core.delivery import DeliveryState
 from orch_server.core.errors import InvalidInput
 from orch_server.core.fusion import TELLS
@@ -248,46 +246,6 @@ def introduction(hello: heartbeat_pb2.Hello) -> Introduction:
 def delivery_state(given: DeliveryState | None) -> delivery_pb2.DeliveryState.ValueType:
     """The state of a delivery; unspecified for None."""
     return _DELIVERY_STATES[given] if given else delivery_pb2.DELIVERY_STATE_UNSPECIFIED
-
-
-def authorization(given: Authorization) -> authorization_pb2.Authorization:
-    """An authorization for the API."""
-    return authorization_pb2.Authorization(
-        id=given.id,
-        session=given.session,
-        requester_role=given.requester_role,
-        requester_agent_id=given.agent_id,
-        approver_role=given.approver_role,
-        action=given.action,
-        priority=authorization_pb2.AuthorizationPriority.Value(
-            f"AUTHORIZATION_PRIORITY_{given.priority.name}"
-        ),
-        priority_derived=given.priority_derived,
-        state=authorization_pb2.AuthorizationState.Value(f"AUTHORIZATION_STATE_{given.state}"),
-        create_time=timestamp(given.created_at),
-        deadline=timestamp(given.deadline_at),
-        resolve_time=timestamp(given.resolved_at),
-        resolver=given.resolver,
-        reason=given.reason,
-    )
-
-
-def authorization_state(given: int) -> AuthorizationState | None:
-    """The state to list."""
-    enum = authorization_pb2.AuthorizationState
-    return word(enum, "AUTHORIZATION_STATE_", given, AuthorizationState, "state")
-
-
-def priority(given: int) -> AuthorizationPriority | None:
-    """The priority of a request; None when it is to be derived."""
-    if given == 0:
-        return None
-    try:
-        return AuthorizationPriority(given)
-    except ValueError as exc:
-        raise InvalidInput(
-            "priority", f"{given} is no priority; use 1 (low), 2 (medium) or 3 (high)."
-        ) from exc
 
 
 def session(view: SessionView) -> session_state_pb2.Session:
