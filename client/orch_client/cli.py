@@ -9,6 +9,7 @@ import argparse
 import io
 import os
 import sys
+from contextlib import suppress
 from importlib import import_module
 from typing import Protocol, cast
 
@@ -54,10 +55,12 @@ COMMANDS = {
     "cancel": ("tasks", "cancel a scheduled note"),
     "authorize": ("authorize", "ask for leave to act"),
     "pending": ("authorize", "list requests that wait for a decision"),
-    "authorization": ("authorize", "show one request"),
+    "authorization": ("authorize", "show one request; or how long decisions took: stats"),
     "approve": ("authorize", "say yes to a request"),
     "deny": ("authorize", "say no to a request, with a reason"),
     "withdraw": ("authorize", "withdraw a request of one's own"),
+    "escalate": ("authorize", "tell the next level of a pending request now"),
+    "consume": ("authorize", "use an approval of one's own, once"),
     "waiting": ("waiting", "list who waits for whom; declare or end a wait of one's own"),
     "alerts": ("supervision", "list alerts, the newest first"),
     "nudges": ("supervision", "list whom the supervision woke, and count what it did not send"),
@@ -66,14 +69,17 @@ COMMANDS = {
     "state": ("state", "show sessions and their agents"),
     "events": ("events", "list or follow all that happened: every change, by number"),
     "screen": ("screen", "record an agent's screen, and test the screen rules"),
+    "gate": ("gate", "called by an agent CLI before it uses a tool; blocks unless allowed"),
     "hook": ("hook", "called by an agent CLI's own hooks; reads JSON on standard input"),
     "hooks": ("hooks", "install, uninstall or show the hooks in Claude Code's settings"),
 }
 
 _EPILOG = """exit status:
   0 done, 1 failed, 2 usage, 3 server unreachable, 4 not found, 5 refused, 6 conflict
-  authorize --wait: 0 approved, 10 denied, 11 expired, 12 cancelled, 13 still pending
+  authorize --wait: 0 approved and used, 10 denied, 11 expired, 12 cancelled, 13 still pending,
+                    6 the approval was used or lapsed before
   hook: 0 or 1, never 2, which would block the agent
+  gate: 0 for a clear yes, 2 for everything else
 
 environment:
   ORCH_HOME     folder of the server's socket (default: orch under the XDG state directory)
@@ -81,14 +87,47 @@ environment:
   ORCH_TOKEN    the token for calls to HOST:PORT
 
 'orch-client COMMAND --help' shows a command's arguments and examples."""
+_SHOWN = 2000
 
 
 def main(argv: list[str]) -> int:
     """Runs a command line; returns the exit status."""
-    _open_what_is_closed()
-    _print_what_the_locale_lacks_too()
+    if argv[:1] == ["gate"]:
+        return _yes_or_no(argv)
+    _prepare()
     status = _guarded(argv)
     return FAILED if status == USAGE and argv[:1] == ["hook"] else status
+
+
+def _yes_or_no(argv: list[str]) -> int:
+    """Runs `gate`, which ends with 0 for a clear yes, and else with 2, which blocks the agent."""
+    try:
+        _prepare()
+        from orch_client.commands.gate import refuse
+
+        status = _run(argv[0], _as_utf8(argv[1:]))
+        sys.stdout.flush()
+        sys.stderr.flush()
+    except ClientError as exc:
+        refuse(exc.message)
+    except BaseException as exc:  # the top: what nobody has thought of must block, too
+        _refuse_at_a_fault(exc)
+    else:
+        return 0 if status == 0 else USAGE
+    return USAGE
+
+
+def _refuse_at_a_fault(exc: BaseException) -> None:
+    """Says it with as little as there is; what could not be printed is not tried again."""
+    line = ascii(f"orch-client gate: blocked: {type(exc).__name__}: {exc}"[:_SHOWN])[1:-1]
+    with suppress(OSError):
+        os.write(2, f"{line}\n".encode())
+    sys.stderr = io.StringIO()
+
+
+def _prepare() -> None:
+    _open_what_is_closed()
+    _print_what_the_locale_lacks_too()
 
 
 def _guarded(argv: list[str]) -> int:

@@ -69,6 +69,7 @@ class Heartbeat:
         self._courier: Courier | None = None
         self._stop = asyncio.Event()
         self._passphrase = ""
+        self._proving = False  # the passphrase was just given, and not tried yet
         self._status = status or StatusLine()
         self._known: identity_pb2.IdentifyResponse | None = None
         self._watch: tuple[PaneAddress, PaneWatch, Watch] | None = None
@@ -102,9 +103,14 @@ class Heartbeat:
                 try:
                     await self._attempt()
                     failures = 0
-                except Lost:
+                except Lost as exc:
+                    if self._proving:
+                        self._proving = False
+                        continue
                     failures += 1
                     self.tried.set()
+                    if self._options.once:
+                        raise channel.unreachable(self._target) from exc
                 if self._options.once or self._stop.is_set():
                     break
                 await pause(self._stop, failures)
@@ -290,7 +296,8 @@ class Heartbeat:
         import getpass
 
         self._passphrase = getpass.getpass("Operator's passphrase: ")
-        return True
+        self._proving = bool(self._passphrase)
+        return self._proving
 
 
 async def pause(stop: asyncio.Event, failures: int) -> None:

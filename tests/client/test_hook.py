@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from orch_client.commands import hook, hooks
+from orch_client.commands import gate, hook, hooks
 from tests.support import BIN, Home, Server
 
 EVENTS = ("SessionStart", "UserPromptSubmit", "PermissionRequest", "Notification", "Stop")
@@ -281,7 +281,7 @@ def test_install_makes_the_file_and_uninstall_leaves_nothing_of_ours(
     _run(home, "uninstall", "--file", str(path))
     assert json.loads(path.read_text()) == {}
     shown = home.client("hooks", "show", "--file", str(path)).stdout
-    assert shown.count("missing") == len(EVENTS)
+    assert shown.count("missing") == len(EVENTS) + 1  # and the gate
 
 
 def test_install_completes_what_an_earlier_release_has_installed(
@@ -379,3 +379,112 @@ def test_what_is_no_file_of_settings_is_told_with_its_path(
 )
 def test_ours_is_what_calls_our_hook_and_nothing_else(command: object, ours: bool) -> None:
     assert hooks.is_ours(command) is ours
+
+
+# ---- hooks --gate ----
+
+GATE = "timeout -k 1 290 orch-client gate || exit 2"
+TUNED = "ORCH_HOME=/srv/orch timeout -k 1 50 '/opt/bin/orch-client' gate --deadline 40 || exit 2"
+
+
+def _hooks(path: Path) -> dict[str, Any]:
+    return dict(json.loads(path.read_text()).get("hooks", {}))
+
+
+def test_the_gate_is_installed_by_itself_beside_what_is_there(home: Home, settings: Path) -> None:
+    before = _hooks(settings)
+    _run(home, "install", "--gate", "--file", str(settings))
+    installed = _hooks(settings)
+    assert installed["Stop"] == before["Stop"]
+    assert set(installed) == set(before)
+    entry = {"type": "command", "command": GATE, "timeout": 300}
+    assert installed["PreToolUse"] == [
+        *before["PreToolUse"],
+        {"matcher": "*", "hooks": [entry]},
+    ]
+    once = settings.read_bytes(), settings.stat().st_ino
+    _run(home, "install", "--gate", "--file", str(settings))
+    assert (settings.read_bytes(), settings.stat().st_ino) == once
+    _run(home, "uninstall", "--gate", "--file", str(settings))
+    assert json.loads(settings.read_text()) == json.loads(SETTINGS)
+
+
+def test_each_limit_of_the_gate_ends_before_the_next() -> None:
+    limit = float(hooks.GATE.split()[3])
+    assert gate.DEADLINE < limit < limit + float(hooks.GATE.split()[2]) < hooks._GATE_TIMEOUT
+
+
+def test_the_other_hooks_and_the_gate_leave_each_other_alone(home: Home, tmp_path: Path) -> None:
+    path = tmp_path / "settings.json"
+    _run(home, "install", "--gate", "--file", str(path))
+    with_gate = _hooks(path)["PreToolUse"]
+    _run(home, "install", "--file", str(path))
+    assert _hooks(path)["PreToolUse"] == with_gate
+    assert set(_hooks(path)) == {*EVENTS, "PreToolUse"}
+    _run(home, "uninstall", "--gate", "--file", str(path))
+    assert set(_hooks(path)) == set(EVENTS)
+    _run(home, "install", "--gate", "--file", str(path))
+    _run(home, "uninstall", "--file", str(path))
+    assert json.loads(path.read_text()) == {}
+
+
+def test_a_gate_that_a_user_has_tuned_is_left_and_not_doubled(home: Home, tmp_path: Path) -> None:
+    path = tmp_path / "settings.json"
+    entry = {"type": "command", "command": TUNED, "timeout": 60}
+    mine = {"PreToolUse": [{"matcher": "Bash|Write", "hooks": [entry]}]}
+    path.write_text(json.dumps({"hooks": mine}))
+    _run(home, "install", "--gate", "--file", str(path))
+    assert _hooks(path) == mine
+    _run(home, "uninstall", "--gate", "--file", str(path))
+    assert _hooks(path) == {}
+
+
+def test_a_gate_that_lets_calls_through_when_it_fails_is_none(home: Home, tmp_path: Path) -> None:
+    path = tmp_path / "settings.json"
+    weak = {"hooks": [{"type": "command", "command": "orch-client gate"}]}
+    path.write_text(json.dumps({"hooks": {"PreToolUse": [weak]}}))
+    shown = home.client("hooks", "show", "--gate", "--file", str(path)).stdout
+    assert shown.splitlines()[-1].split() == ["PreToolUse", "missing"]
+    _run(home, "install", "--gate", "--file", str(path))
+    assert [group["hooks"][0]["command"] for group in _hooks(path)["PreToolUse"]] == [
+        "orch-client gate",
+        GATE,
+    ]
+
+
+def test_show_lists_the_gate_or_only_the_gate(home: Home, tmp_path: Path) -> None:
+    path = tmp_path / "settings.json"
+    _run(home, "install", "--gate", "--file", str(path))
+    shown = home.client("hooks", "show", "--file", str(path)).stdout
+    assert shown.count("missing") == len(EVENTS)
+    assert shown.splitlines()[-1].split(maxsplit=2) == ["PreToolUse", "installed", GATE]
+    only = home.client("hooks", "show", "--gate", "--file", str(path)).stdout
+    assert len(only.splitlines()) == 3
+    listed = json.loads(home.client("hooks", "show", "--json", "--file", str(path)).stdout)
+    assert listed["hooks"]["PreToolUse"]["command"] == GATE
+
+
+@pytest.mark.parametrize(
+    ("command", "is_gate"),
+    [
+        (GATE, True),
+        (TUNED, True),
+        ("/usr/bin/timeout --kill-after=1 290 orch-client gate || exit 2", True),
+        ("orch-client gate || exit 2", False),
+        ("timeout -k 1 290 orch-client gate", False),
+        ("timeout -k 1 290 orch-client gate || exit 1", False),
+        ("timeout -k 1 290 orch-client gate || true || exit 2", False),
+        ("timeout -k 1 290 orch-client gate; true || exit 2", False),
+        ("timeout -k 1 290 orch-client hook gate || exit 2", False),
+        ("timeout -k 1 290 my-orch-client gate || exit 2", False),
+        ("timeout orch-client gate || exit 2", False),
+        ("true || timeout -k 1 290 orch-client gate || exit 2", False),
+        ("timeout -k 1 290 true $(orch-client gate) || exit 2", False),
+        ("|| exit 2", False),
+        ("timeout 'unclosed orch-client gate || exit 2", False),
+        (7, False),
+        (None, False),
+    ],
+)
+def test_the_gate_is_what_blocks_whatever_happens(command: object, is_gate: bool) -> None:
+    assert hooks.is_gate(command) is is_gate

@@ -2,12 +2,15 @@
 
     python -m tests.faults [--seed S] [deliveries [--deliveries N] [--panes P]]
     python -m tests.faults [--seed S] [scheduling [--kills K]]
+    python -m tests.faults [--seed S] [gate [COUNT]]
 
 `deliveries` sends N texts to fake agents that misbehave, while the server, the clients and their
 tmux clients are killed with -9; in the end also the tmux server itself. Prints what was delivered,
 doubled, lost and pretended. `scheduling` makes tasks and does things to them, while the server is
-killed K times. Prints which tasks and occurrences were lost, doubled or missing. Without either, it
-does both. Exit status 1 when anything was lost, doubled, garbled, falsely confirmed or left open.
+killed K times. Prints which tasks and occurrences were lost, doubled or missing. `gate` has a fake
+agent host use a tool COUNT times while client, server, disk, answer or decision are broken. Prints
+how often it ran, by kind of fault. Without one of them, it does all. Exit status 1 when anything
+was lost, doubled, garbled, falsely confirmed or left open, or ran that nobody had approved.
 """
 
 from __future__ import annotations
@@ -18,7 +21,7 @@ import random
 import signal
 import sys
 
-from tests.faults import scheduling
+from tests.faults import gate, scheduling
 from tests.faults.arena import Arena
 from tests.faults.run import Options, Result, run
 from tests.faults.verdict import lines
@@ -27,7 +30,8 @@ from tests.faults.verdict import lines
 def main() -> int:
     """Returns the exit status."""
     parser = argparse.ArgumentParser(prog="python -m tests.faults")
-    parser.add_argument("part", nargs="?", choices=("deliveries", "scheduling"))
+    parser.add_argument("part", nargs="?", choices=("deliveries", "scheduling", "gate"))
+    parser.add_argument("count", nargs="?", type=int, default=1000, help="of faults at the gate")
     parser.add_argument("--deliveries", type=int, default=10_000)
     parser.add_argument("--seed", type=int, default=random.randrange(2**32))
     parser.add_argument("--panes", type=int, default=24)
@@ -38,7 +42,7 @@ def main() -> int:
     parser.add_argument("--kills", type=int, default=120, help="of the server, under the scheduler")
     given = parser.parse_args()
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    parts = {"deliveries": deliver, "scheduling": schedule}
+    parts = {"deliveries": deliver, "scheduling": schedule, "gate": check}
     try:
         return max(part(given) for name, part in parts.items() if given.part in (None, name))
     except KeyboardInterrupt:
@@ -87,6 +91,15 @@ def schedule(given: argparse.Namespace) -> int:
         scene.close()
     print("\n".join(scheduling.table(result)))
     return 0 if result.verdict.good else 1
+
+
+def check(given: argparse.Namespace) -> int:
+    """The faults around the gate; returns the exit status."""
+    options = gate.Options(given.count, given.seed)
+    print(f"\nthe gate, {options.count:,} faults, seed {options.seed}", flush=True)
+    result = gate.run(options)
+    print("\n".join(gate.table(result)))
+    return 0 if result.good else 1
 
 
 if __name__ == "__main__":

@@ -15,25 +15,26 @@ _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 _YEAR_SECONDS = 366 * 86400
 #: The longest that a message can hold, 10,000 years.
 _LONGEST_SECONDS = 315_576_000_000
-#: More is not read: the server takes 256 KiB, and says so itself up to here.
+_MAX_TEXT_BYTES = 256 * 1024
+#: More is not read: the server takes less, and says so itself up to here.
 _MAX_INPUT_BYTES = 1024 * 1024
 
 
-def read_text(given: str | None, what: str) -> str:
+def read_text(given: str | None, what: str, most: int = _MAX_TEXT_BYTES) -> str:
     """The text as given, or standard input for None. Raises ClientError when it is empty, far too
-    large or no UTF-8; `what` names it."""
-    text = _standard_input(what) if given is None else given
+    large or no UTF-8; `what` names it, `most` is how many bytes the server takes."""
+    text = _standard_input(what, most) if given is None else given
     if not text.strip():
         raise ClientError(f"the {what} is empty; give it some text.", USAGE)
     return text
 
 
-def _standard_input(what: str) -> str:
+def _standard_input(what: str, most: int) -> str:
     data = sys.stdin.buffer.read(_MAX_INPUT_BYTES + 1)
     if len(data) > _MAX_INPUT_BYTES:
         raise ClientError(
             f"the {what} from standard input has more than {_MAX_INPUT_BYTES:,} bytes, but at most"
-            " 262,144 are allowed.",
+            f" {most:,} are allowed.",
             USAGE,
         )
     try:

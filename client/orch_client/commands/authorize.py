@@ -1,223 +1,207 @@
-"""`authorize`, `pending`, `authorization`, `approve`, `deny`, `withdraw`: leave to act."""
+"""`authorize`, `consume`, `pending`, `authorization`, `approve`, `deny`, `withdraw`, `escalate`:
+leave to act."""
 
 from __future__ import annotations
 
 import argparse
 import os
 import sys
-from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from orch_client import errors, output
-from orch_client.commands.arguments import parse_duration, read_text
+from orch_client.commands import authorization_calls as calls
+from orch_client.commands import authorization_words as words
+from orch_client.commands.arguments import as_duration, length_given, parse_duration, read_text
 from orch_client.errors import ClientError
 
-EXAMPLES = """examples:
+if TYPE_CHECKING:
+    from google.protobuf.duration_pb2 import Duration
+
+    from orch.v1 import authorization_pb2 as pb
+
+EXAMPLES = ""  # each command has its own, which configure() sets
+_DECIDED = "\n\nexit status: 4 there is no such request, 5 not the caller's to decide, 6 too late"
+_EXAMPLES = {
+    "authorize": """
   orch-client authorize --priority high "Deploy to production"
   orch-client authorize --wait "Drop the old schema" && ./migrate
-  orch-client pending
+  orch-client authorize --deadline 1h --to project_manager "Tidy up the branches"
+  git diff | orch-client authorize --wait --timeout 10m -
+
+exit status with --wait: 0 approved, and used by this: it may be done now, once;
+  10 denied, 11 expired, 12 withdrawn, 13 still pending when --timeout ended,
+  6 approved, but used by another command or lapsed""",
+    "consume": """
+  orch-client consume 3fa8 && ./deploy
+
+exit status: 0 it may be done now, once; 6 it was used, has lapsed or was not approved;
+  5 it is another agent's, or for another folder or pane""",
+    "pending": """
+  orch-client pending --session atlas""",
+    "authorization": """
+  orch-client authorization 3fa8                 one, with all that is known of it
+  orch-client authorization stats                how long decisions took, in the last 7 days
+  orch-client authorization stats --since 24h --session atlas""",
+    "approve": f"""
   orch-client approve 3fa8
-  orch-client deny 3fa8 --reason "not before the backup"
-"""
+  orch-client approve 3fa8 --reason "after the backup"
+{_DECIDED[1:]}""",
+    "deny": f"""
+  orch-client deny 3fa8 --reason "not before the backup"{_DECIDED}""",
+    "withdraw": """
+  orch-client withdraw 3fa8
+
+exit status: 4 there is no such request, 5 it is another agent's, 6 it was decided already""",
+    "escalate": """
+  orch-client escalate 3fa8                      do not wait for the time of the next level
+
+exit status: 4 there is no such request, 6 it was decided, or every level was told already""",
+}
 _INTERRUPTED = 130
 _PRIORITIES = ("high", "medium", "low")
-_ENDS = {"APPROVED": 0, "DENIED": errors.DENIED, "EXPIRED": errors.EXPIRED}
-_VERBS = {"authorization": "Get", "withdraw": "Cancel", "approve": "Approve", "deny": "Deny"}
+_ENDS = {"denied": errors.DENIED, "expired": errors.EXPIRED, "cancelled": errors.CANCELLED}
+_METHODS = {
+    "authorization": "GetAuthorization",
+    "withdraw": "CancelAuthorization",
+    "escalate": "EscalateAuthorization",
+    "approve": "ApproveAuthorization",
+    "deny": "DenyAuthorization",
+}
+_STATS = "stats"
+_WINDOW = "7d"
+_MAX_ACTION_BYTES = 16 * 1024
 
 
 def configure(parser: argparse.ArgumentParser, name: str) -> None:
     """Adds the arguments of the command `name`."""
+    parser.epilog = f"examples:{_EXAMPLES[name]}\n"
     parser.add_argument("--json", action="store_true", help="print what the API returns, as JSON")
     if name == "authorize":
-        parser.add_argument(
-            "--priority", choices=_PRIORITIES, help="derived from the words if not given"
-        )
-        parser.add_argument("--to", metavar="ROLE", default="", help="the role that is asked")
-        parser.add_argument("--wait", action="store_true", help="wait for the decision")
-        parser.add_argument(
-            "--timeout", metavar="DURATION", help="wait at most so long: 90s, 5m, 1h"
-        )
-        parser.add_argument("action", metavar="ACTION", nargs="?", help="what is to be done")
+        _configure_authorize(parser)
     elif name == "pending":
         parser.add_argument("--session", default="", help="only this session")
+    elif name == "authorization":
+        parser.add_argument(
+            "--since",
+            metavar="DURATION",
+            help=f"with stats: of the last so long; default {_WINDOW}",
+        )
+        parser.add_argument("--session", default="", help="with stats: only this session")
+        parser.add_argument(
+            "id", metavar="ID|stats", help="an authorization's id or the beginning of it"
+        )
     else:
         parser.add_argument("id", metavar="ID", help="an authorization's id or the beginning of it")
-        if name in ("approve", "deny"):
-            parser.add_argument("--reason", default="", required=name == "deny", help="why")
+    if name == "deny":
+        parser.add_argument("--reason", required=True, help="why not")
+    elif name == "approve":
+        parser.add_argument(
+            "--reason", default="", help="why; some classes of actions are not approved without"
+        )
+
+
+def _configure_authorize(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--priority", choices=_PRIORITIES, help="derived from the words if not given"
+    )
+    parser.add_argument("--to", metavar="ROLE", default="", help="the role that is asked")
+    parser.add_argument(
+        "--deadline",
+        metavar="DURATION",
+        help="how long there is to decide, 1s to 24h; by the priority if not given",
+    )
+    parser.add_argument(
+        "--wait", action="store_true", help="wait for the decision, and use the approval"
+    )
+    parser.add_argument(
+        "--timeout",
+        metavar="DURATION",
+        help="wait at most so long: 90s, 5m, 1h; the request stands",
+    )
+    parser.add_argument("action", metavar="ACTION", nargs="?", help="what is to be done")
 
 
 def run(args: argparse.Namespace, name: str) -> int:
     """Runs the command `name`."""
     if name == "authorize":
         return _authorize(args)
-    return _pending(args) if name == "pending" else _by_id(args, name)
+    if name == "pending":
+        return _pending(args)
+    if name == "consume":
+        request = calls.consumption(args.id, _folder())
+        _show(calls.call("ConsumeAuthorization", request).authorization, args.json)
+        return 0
+    if name == "authorization" and args.id == _STATS:
+        return _stats(args)
+    return _by_id(args, name)
+
+
+# ---- asking ----
 
 
 def _authorize(args: argparse.Namespace) -> int:
     if args.timeout and not args.wait:
         raise ClientError("--timeout goes with --wait.", errors.USAGE)
     limit = parse_duration(args.timeout) if args.timeout else None
-    action = read_text(_action(args.action), "action")
+    deadline = _length(args.deadline, "--deadline")
+    folder = _folder()
+    action = read_text(_action(args.action), "action", _MAX_ACTION_BYTES)
 
     from orch.v1 import authorization_pb2 as pb
-    from orch.v1 import authorization_pb2_grpc
-    from orch_client import channel
 
     request = pb.RequestAuthorizationRequest(
-        action=action, approver_role=args.to, request_id=os.urandom(16).hex()
+        action=action,
+        approver_role=args.to,
+        request_id=os.urandom(16).hex(),
+        timeout=deadline,
+        cwd=folder,
     )
     if args.priority:
         request.priority = pb.AuthorizationPriority.Value(
             f"AUTHORIZATION_PRIORITY_{args.priority.upper()}"
         )
-    with channel.connected() as (grpc_channel, metadata):
-        stub = authorization_pb2_grpc.AuthorizationServiceStub(grpc_channel)
-        answer = stub.RequestAuthorization(request, timeout=channel.DEADLINE, metadata=metadata)
-    asked = answer.authorization
+    asked = calls.call("RequestAuthorization", request).authorization
     if not args.wait:
-        _print(asked, args.json)
+        _show(asked, args.json)
         return 0
     if not args.json:
         print(f"{asked.id} asked of {asked.approver_role}; waiting", flush=True)
     try:
-        return _wait(asked.id, limit, args.json)
+        found, is_decided = calls.wait(asked.id, limit)
     except KeyboardInterrupt:
         stands = f"{asked.id} still stands; take it back: orch-client withdraw {asked.id}"
         raise ClientError(stands, _INTERRUPTED) from None
-
-
-def _wait(authorization_id: str, limit: float | None, as_json: bool) -> int:
-    """Waits for the end, over restarts of the server."""
-    from orch.v1 import authorization_pb2 as pb
-    from orch.v1 import authorization_pb2_grpc
-    from orch_client.commands.follow import follow
-
-    request = pb.WaitAuthorizationRequest(id=authorization_id)
-    current = pb.Authorization()
-
-    def watch(grpc_channel: Any, timeout: float | None, metadata: Any) -> Any:
-        stub = authorization_pb2_grpc.AuthorizationServiceStub(grpc_channel)
-        return stub.WaitAuthorization(request, timeout=timeout, metadata=metadata)
-
-    def is_decided() -> bool:
-        return current.state > pb.AUTHORIZATION_STATE_PENDING
-
-    decided = follow(
-        watch, lambda change: current.CopyFrom(change.authorization), is_decided, limit
-    )
-    if current.id:
-        _print(current, as_json)
-    if not decided:
+    if found.id:
+        _show(found, args.json)
+    if not is_decided:
         return errors.PENDING
-    state = pb.AuthorizationState.Name(current.state).removeprefix("AUTHORIZATION_STATE_")
-    return _ENDS.get(state, errors.CANCELLED)
+    return _use(found, folder, args) if words.state(found) == "approved" else _ended(found)
 
 
-def _pending(args: argparse.Namespace) -> int:
-    from orch.v1 import authorization_pb2 as pb
-    from orch.v1 import authorization_pb2_grpc
-    from orch_client import channel
-
-    request = pb.ListAuthorizationsRequest(
-        session=args.session, state=pb.AUTHORIZATION_STATE_PENDING, page_size=1000
-    )
-    found: list[pb.Authorization] = []
-    with channel.connected() as (grpc_channel, metadata):
-        stub = authorization_pb2_grpc.AuthorizationServiceStub(grpc_channel)
-        while True:
-            page = stub.ListAuthorizations(request, timeout=channel.DEADLINE, metadata=metadata)
-            found.extend(page.authorizations)
-            if not page.next_page_token:
-                break
-            request.page_token = page.next_page_token
-    if args.json:
-        output.print_json_list(found)
-        return 0
-    rows = [
-        (
-            a.id,
-            f"{a.session}:{a.requester_role}",
-            _priority(a),
-            a.approver_role,
-            output.moment(a.deadline),
-            output.one_line(a.action),
-        )
-        for a in found
-    ]
-    head = ("ID", "FROM", "PRIORITY", "TO", "EXPIRES", "ACTION")
-    output.print_table(head, rows, "Nothing waits for a decision.")
-    return 0
-
-
-def _by_id(args: argparse.Namespace, name: str) -> int:
-    from orch.v1 import authorization_pb2 as pb
-    from orch.v1 import authorization_pb2_grpc
-    from orch_client import channel
-
-    with channel.connected() as (grpc_channel, metadata):
-        stub = authorization_pb2_grpc.AuthorizationServiceStub(grpc_channel)
-
-        verb = _VERBS[name]
-        method = getattr(stub, f"{verb}Authorization")
-        request = getattr(pb, f"{verb}AuthorizationRequest")(id=args.id)
-        if name in ("approve", "deny"):
-            request.reason = args.reason
-
-        def call(passphrase: str) -> Any:
-            if passphrase:
-                request.passphrase = passphrase
-            return method(request, timeout=channel.DEADLINE, metadata=metadata)
-
-        found = with_passphrase(call).authorization
-    _print(found, args.json)
-    return 0
-
-
-def with_passphrase(call: Callable[[str], Any]) -> Any:
-    """Makes the call; when the server wants the passphrase, asks for it on the terminal."""
-    import grpc
-
+def _use(approved: pb.Authorization, folder: str, args: argparse.Namespace) -> int:
+    """Uses the approval: only then may it be done."""
     from orch_client import channel
 
     try:
-        return call("")
-    except grpc.RpcError as exc:
-        if not channel.has_reason(exc, "PASSPHRASE_REQUIRED") or not sys.stdin.isatty():
-            raise
-    import getpass
-
-    return call(getpass.getpass("Operator's passphrase: "))
-
-
-def _print(found: Any, as_json: bool) -> None:
-    from orch.v1 import authorization_pb2 as pb
-
-    if as_json:
-        output.print_json(found)
-        return
-    state = pb.AuthorizationState.Name(found.state)
-    output.print_fields(
-        (
-            ("id", found.id),
-            ("state", output.word(state, "AUTHORIZATION_STATE_")),
-            ("action", found.action),
-            ("from", f"{found.session}:{found.requester_role}"),
-            ("to", found.approver_role),
-            ("priority", _priority(found)),
-            ("expires", "" if found.HasField("resolve_time") else output.moment(found.deadline)),
-            ("resolved", output.moment(found.resolve_time)),
-            ("by", found.resolver),
-            ("reason", found.reason),
-        )
-    )
+        calls.use(approved, folder, channel.DEADLINE if args.timeout else None)
+    except KeyboardInterrupt:
+        unknown = f"whether {approved.id} was used is not known"
+        raise ClientError(
+            f"{unknown}; look: orch-client authorization {approved.id}", _INTERRUPTED
+        ) from None
+    if not args.json:
+        print(f"{approved.id} is used by this; it may be done now, once.")
+    return 0
 
 
-def _priority(found: Any) -> str:
-    from orch.v1 import authorization_pb2 as pb
-
-    name = pb.AuthorizationPriority.Name(found.priority)
-    derived = " (derived)" if found.priority_derived else ""
-    return output.word(name, "AUTHORIZATION_PRIORITY_") + derived
+def _ended(found: pb.Authorization) -> int:
+    """The exit status of what cannot be used."""
+    state = words.state(found)
+    if state == "consumed":
+        raise ClientError(f"{found.id} was used by another command; ask anew.", errors.CONFLICT)
+    if state == "lapsed":
+        raise ClientError(f"{found.id} lapsed before it was used; ask anew.", errors.CONFLICT)
+    return _ENDS.get(state, errors.FAILED)
 
 
 def _action(given: str | None) -> str | None:
@@ -225,3 +209,79 @@ def _action(given: str | None) -> str | None:
     if not given and sys.stdin.isatty():
         return input("Action: ")
     return None if given in ("", "-") else given
+
+
+def _folder() -> str:
+    """The working directory, which an approval is bound to. Raises ClientError."""
+    try:
+        return os.getcwdb().decode()  # noqa: PTH109 - in UTF-8, whatever the locale
+    except FileNotFoundError as exc:
+        raise ClientError("the working directory is gone; change to one that is there.") from exc
+    except UnicodeDecodeError as exc:
+        raise ClientError(
+            f"the working directory's path is not valid UTF-8 at byte offset {exc.start}.",
+            errors.USAGE,
+        ) from exc
+
+
+# ---- deciding, looking ----
+
+
+def _pending(args: argparse.Namespace) -> int:
+    found = calls.all_pending(args.session)
+    if args.json:
+        output.print_json_list(found)
+    else:
+        words.print_pending(found)
+    return 0
+
+
+def _by_id(args: argparse.Namespace, name: str) -> int:
+    if name == "authorization" and (args.since or args.session):
+        raise ClientError("--since and --session go with stats.", errors.USAGE)
+
+    from orch.v1 import authorization_pb2 as pb
+
+    method = _METHODS[name]
+    request = getattr(pb, f"{method}Request")(id=args.id)
+    if name in ("approve", "deny"):
+        request.reason = args.reason
+    _show(calls.call_with_passphrase(method, request).authorization, args.json)
+    return 0
+
+
+def _stats(args: argparse.Namespace) -> int:
+    window = _length(_WINDOW if args.since is None else args.since, "--since")
+
+    from orch.v1 import authorization_pb2 as pb
+
+    request = pb.GetAuthorizationStatsRequest(session=args.session, window=window)
+    found = calls.call("GetAuthorizationStats", request)
+    if args.json:
+        output.print_json(found)
+    else:
+        words.print_stats(found)
+    return 0
+
+
+def _length(given: str | None, flag: str) -> Duration | None:
+    """A duration whose range the server judges, but 0, for which it would take its own; None for
+    none. Raises ClientError."""
+    seconds = length_given(given, flag)
+    if seconds is None:
+        return None
+    length = as_duration(seconds)
+    if not length.ByteSize():
+        raise ClientError(
+            f"{flag} is '{output.one_line(given or '')}'; use a duration that is not 0.",
+            errors.USAGE,
+        )
+    return length
+
+
+def _show(found: Any, as_json: bool) -> None:
+    if as_json:
+        output.print_json(found)
+    else:
+        words.print_one(found)
+    sys.stdout.flush()

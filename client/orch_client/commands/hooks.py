@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from orch_client import output
+from orch_client.commands import gate
 from orch_client.commands.hook import TELLS
 from orch_client.errors import ClientError
 
@@ -27,12 +28,19 @@ EXAMPLES = """examples:
   orch-client hooks install --file ~/.claude/settings.json  for all projects of this person
   orch-client hooks show --json
   orch-client hooks uninstall
+  orch-client hooks install --gate                          have each use of a tool checked
 
 An agent that runs already takes the hooks up when it starts anew.
 """
 _ACTIONS = ("install", "uninstall", "show")
 _DEFAULT = ".claude/settings.local.json"
 _TIMEOUT = 10
+#: Each ends before the next: the gate by itself, by `timeout`, by Claude Code, which then lets the
+#: tool run. Whatever becomes of the client, the shell makes 2 of it, which blocks.
+GATE = "timeout -k 1 290 orch-client gate || exit 2"
+_GATE_TIMEOUT = 300
+_GATE_ENDS = ["||", "exit", "2"]
+_PLAIN = re.compile(r"[\w.,:=/-]+")
 _INDENT = re.compile(r"^\{\r?\n([ \t]+)\S")
 
 
@@ -41,6 +49,9 @@ def configure(parser: argparse.ArgumentParser, name: str) -> None:
     parser.add_argument("action", metavar="install|uninstall|show", choices=_ACTIONS)
     parser.add_argument("--file", default=_DEFAULT, help=f"the settings; default: ./{_DEFAULT}")
     parser.add_argument("--json", action="store_true", help="print the hooks as JSON")
+    parser.add_argument(
+        "--gate", action="store_true", help="only the gate, which checks each use of a tool"
+    )
 
 
 def run(args: argparse.Namespace, name: str) -> int:
@@ -57,7 +68,7 @@ def _edit(path: Path, args: argparse.Namespace) -> int:
     settings = _parse(path, text)
     before = json.dumps(settings)
     if args.action != "show":
-        (install if args.action == "install" else uninstall)(settings)
+        (install if args.action == "install" else uninstall)(settings, only_gate=args.gate)
         if json.dumps(settings) != before:
             _write(path, _format(settings, text))
     if args.action == "install" and shutil.which("orch-client") is None:
@@ -65,24 +76,30 @@ def _edit(path: Path, args: argparse.Namespace) -> int:
             "orch-client is not on the PATH here, and the hooks call it by that name; put it there."
         )
         print(f"orch-client: {say}", file=sys.stderr)
-    _show(path, settings, args.json)
+    _show(path, settings, args)
     return 0
 
 
-def install(settings: dict[str, Any]) -> None:
-    """Adds what of our hooks is missing."""
+def install(settings: dict[str, Any], *, only_gate: bool) -> None:
+    """Adds what of our hooks is missing: those that tell and take, or the gate."""
     hooks = settings.setdefault("hooks", {})
-    there = {event for event, _, _ in _ours(settings)}
-    for event in TELLS:
+    there = {event for event, _, _ in _ours(settings, only_gate=only_gate)}
+    for event in [gate.EVENT] if only_gate else TELLS:
         if event not in there:
-            command = f"orch-client hook {event}"
-            entry = {"type": "command", "command": command, "timeout": _TIMEOUT}
-            hooks.setdefault(event, []).append({"hooks": [entry]})
+            hooks.setdefault(event, []).append(_made(event))
 
 
-def uninstall(settings: dict[str, Any]) -> None:
-    """Takes our hooks out, and what is empty without them."""
-    for event, group, entry in list(_ours(settings)):
+def _made(event: str) -> dict[str, Any]:
+    if event == gate.EVENT:
+        entry = {"type": "command", "command": GATE, "timeout": _GATE_TIMEOUT}
+        return {"matcher": "*", "hooks": [entry]}
+    entry = {"type": "command", "command": f"orch-client hook {event}", "timeout": _TIMEOUT}
+    return {"hooks": [entry]}
+
+
+def uninstall(settings: dict[str, Any], *, only_gate: bool) -> None:
+    """Takes our hooks out, or only the gate, and what is empty without them."""
+    for event, group, entry in list(_ours(settings, only_gate=only_gate)):
         groups = settings["hooks"][event]
         group["hooks"].remove(entry)
         if not group["hooks"]:
@@ -93,24 +110,51 @@ def uninstall(settings: dict[str, Any]) -> None:
             del settings["hooks"]
 
 
-def _ours(settings: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any], dict[str, Any]]]:
-    """Event, group and entry of each hook that is ours."""
+def _ours(
+    settings: dict[str, Any], *, only_gate: bool = False
+) -> Iterator[tuple[str, dict[str, Any], dict[str, Any]]]:
+    """Event, group and entry of each hook that is ours; with `only_gate` of each gate."""
     for event, groups in settings.get("hooks", {}).items():
         for group in groups:
             for entry in group["hooks"]:
-                if is_ours(entry.get("command")):
+                command = entry.get("command")
+                if (event == gate.EVENT and is_gate(command)) or (
+                    not only_gate and is_ours(command)
+                ):
                     yield event, group, entry
 
 
 def is_ours(command: object) -> bool:
     """Whether a hook's command calls `orch-client hook`, wherever it is installed."""
+    words = _words(command)
+    return len(words) == 3 and _is_client(words[0]) and words[1] == "hook"
+
+
+def is_gate(command: object) -> bool:
+    """Whether a hook's command is the gate in the form that blocks whatever happens: with a time
+    limit, and with exit status 2 at every failure. What lacks one of them is none of ours."""
+    words = _words(command)
+    inner = words[:-3]
+    if words[-3:] != _GATE_ENDS or not all(map(_PLAIN.fullmatch, inner)):
+        return False
+    at = next((number for number, word in enumerate(inner) if _is_client(word)), 0)
+    return at > 1 and os.path.basename(inner[0]) == "timeout" and inner[at + 1 : at + 2] == ["gate"]  # noqa: PTH119
+
+
+def _is_client(word: str) -> bool:
+    return os.path.basename(word) == "orch-client"  # noqa: PTH119
+
+
+def _words(command: object) -> list[str]:
+    """The words of a command without the variables before it, such as ORCH_HOME; none of what is
+    no command."""
     try:
         words = shlex.split(command) if isinstance(command, str) else []
     except ValueError:
-        return False
-    while words and "=" in words[0]:  # a variable for it, such as ORCH_HOME
+        return []
+    while words and "=" in words[0]:
         words.pop(0)
-    return len(words) == 3 and os.path.basename(words[0]) == "orch-client" and words[1] == "hook"  # noqa: PTH119
+    return words
 
 
 def _read(path: Path) -> str:
@@ -190,9 +234,13 @@ def _write(path: Path, text: str) -> None:
         raise
 
 
-def _show(path: Path, settings: dict[str, Any], as_json: bool) -> None:
-    found = {event: entry for event, _, entry in _ours(settings)}
-    if as_json:
+def _show(path: Path, settings: dict[str, Any], args: argparse.Namespace) -> None:
+    found = {
+        event: entry
+        for event, _, entry in _ours(settings, only_gate=args.gate)
+        if event != gate.EVENT or is_gate(entry.get("command"))
+    }
+    if args.json:
         print(json.dumps({"file": str(path), "hooks": found}, indent=2))
         return
     print(path)
@@ -202,6 +250,6 @@ def _show(path: Path, settings: dict[str, Any], as_json: bool) -> None:
             "installed" if event in found else "missing",
             found.get(event, {}).get("command", ""),
         )
-        for event in TELLS
+        for event in [*([] if args.gate else TELLS), gate.EVENT]
     ]
     output.print_table(("EVENT", "STATE", "COMMAND"), rows, "")
