@@ -11,8 +11,9 @@ from orch_server.core.delivery import DeliveryMode, DeliveryState
 from orch_server.core.schedule import Missed
 from orch_server.core.task import OPEN, Occurrence, Outcome, Pause, Reason, Task, TaskState
 from orch_server.storage import lookup
+from orch_server.storage.columns import from_micros, from_span, micros
 from orch_server.storage.database import Database
-from orch_server.storage.tables import TaskRow, from_micros, from_span, micros
+from orch_server.storage.tables import TaskRow
 from orch_server.storage.tasks import NEVER, schedule_of
 
 _OCCURRENCE = "o.task_id, o.nominal_at, o.outcome, o.reason, o.decided_at, o.delivery_id"

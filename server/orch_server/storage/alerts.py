@@ -10,9 +10,10 @@ from orch_server.core import alert as rules
 from orch_server.core.alert import Alert, NewAlert
 from orch_server.core.text import one_line
 from orch_server.storage import lookup
+from orch_server.storage.columns import from_micros, micros
 from orch_server.storage.database import Database
 from orch_server.storage.store import Transaction
-from orch_server.storage.tables import AlertRow, from_micros, micros
+from orch_server.storage.tables import AlertRow
 
 RAISED = "alert.raised"
 _MAX_TEXT = 1000

@@ -30,8 +30,8 @@ from orch_server.core.audit import (
     facts_text,
 )
 from orch_server.core.errors import StoreUnavailable
+from orch_server.storage.columns import micros
 from orch_server.storage.database import Database
-from orch_server.storage.tables import micros
 
 if TYPE_CHECKING:
     from orch_server.storage.store import Transaction

@@ -29,7 +29,7 @@ from orch_server.storage.audit import (
     read_head,
     unlinked,
 )
-from orch_server.storage.tables import from_micros
+from orch_server.storage.columns import from_micros
 
 MOST = 20
 #: The columns of an authorization that its links tell, by the names of the facts.

@@ -10,8 +10,8 @@ from operator import attrgetter
 
 from orch_server.core.authorization import AuthorizationState
 from orch_server.core.policy import AuthorizationPriority
+from orch_server.storage.columns import from_span, micros
 from orch_server.storage.database import Database
-from orch_server.storage.tables import from_span, micros
 
 _YES = (AuthorizationState.APPROVED, AuthorizationState.CONSUMED, AuthorizationState.LAPSED)
 _DECIDED = (*_YES, AuthorizationState.DENIED)

@@ -16,14 +16,10 @@ from orch_server.core.authorization import (
 from orch_server.core.policy import AuthorizationPriority
 from orch_server.storage import lookup
 from orch_server.storage.audit import ARGUMENTS, arguments_hash
+from orch_server.storage.columns import from_micros, micros
 from orch_server.storage.database import Database
 from orch_server.storage.store import Transaction
-from orch_server.storage.tables import (
-    AuthorizationLevelRow,
-    AuthorizationRow,
-    from_micros,
-    micros,
-)
+from orch_server.storage.tables import AuthorizationLevelRow, AuthorizationRow
 
 _NEXT = """select min(at) from (
     select min(deadline_at) as at from authorization where state = 'PENDING' union all

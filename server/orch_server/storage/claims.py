@@ -12,6 +12,7 @@ from orch_server.core.delivery import (
 )
 from orch_server.core.errors import NotFound
 from orch_server.core.text import printable
+from orch_server.storage.columns import from_micros, micros
 from orch_server.storage.deliveries import (
     CLAIM,
     Owned,
@@ -21,7 +22,6 @@ from orch_server.storage.deliveries import (
     tell,
 )
 from orch_server.storage.store import Transaction
-from orch_server.storage.tables import from_micros, micros
 
 _MOST = 100
 _OUT = """select id, offered_to, updated_at from delivery indexed by delivery_out

@@ -36,9 +36,9 @@ from orch_server.core.errors import NotFound
 from orch_server.core.identity import Incarnation
 from orch_server.core.text import one_line
 from orch_server.storage import agents, alerts
+from orch_server.storage.columns import from_micros, from_span, micros, span
 from orch_server.storage.lookup import new_id
 from orch_server.storage.store import Transaction
-from orch_server.storage.tables import from_micros, from_span, micros, span
 
 #: Stands in `offered_to` for the agent's own hook.
 CLAIM = "claim"

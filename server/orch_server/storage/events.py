@@ -13,8 +13,8 @@ from typing import Any
 
 from orch_server.core.errors import Ambiguous
 from orch_server.core.event import Event, Wanted
+from orch_server.storage.columns import from_micros
 from orch_server.storage.database import Database
-from orch_server.storage.tables import from_micros
 
 #: A portion looks at no more numbers than this.
 SPAN = 50_000

@@ -22,8 +22,9 @@ from orch_server.core.schedule import Form, Missed
 from orch_server.core.task import Outcome, Reason, TaskState, check_open
 from orch_server.core.text import one_line
 from orch_server.storage import alerts, deliveries, lookup
+from orch_server.storage.columns import from_micros, from_span, micros
 from orch_server.storage.store import Transaction
-from orch_server.storage.tables import TaskRow, from_micros, from_span, micros
+from orch_server.storage.tables import TaskRow
 from orch_server.storage.tasks import NEVER, next_due, schedule_of
 
 _COLUMNS = """t.id, t.agent_id, t.note, t.creator, t.state, t.form, t.every, t.cron, t.time_zone,

@@ -17,8 +17,9 @@ from orch_server.core.delivery import (
 from orch_server.core.errors import InvalidInput, NotFound
 from orch_server.core.text import printable
 from orch_server.storage import lookup
+from orch_server.storage.columns import from_micros, from_span
 from orch_server.storage.database import Database
-from orch_server.storage.tables import DeliveryRow, from_micros, from_span
+from orch_server.storage.tables import DeliveryRow
 
 MAX_SEARCH = 1000
 _MAX_WORDS = 64

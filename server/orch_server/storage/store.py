@@ -31,7 +31,7 @@ from orch_server.core.clock import Clock
 from orch_server.core.errors import Conflict, StartupError, StoreUnavailable
 from orch_server.core.event import Event
 from orch_server.storage import audit, database
-from orch_server.storage.tables import micros
+from orch_server.storage.columns import micros
 
 logger = logging.getLogger(__name__)
 

@@ -11,14 +11,10 @@ from peewee import fn
 from orch_server.core.delivery import NewDelivery, Priority
 from orch_server.core.supervision import Escalation, NotSent, Nudge, NudgeCounts
 from orch_server.storage import deliveries, lookup
+from orch_server.storage.columns import from_micros, micros
 from orch_server.storage.database import Database
 from orch_server.storage.store import Transaction
-from orch_server.storage.tables import (
-    EscalationRow,
-    NudgeRow,
-    from_micros,
-    micros,
-)
+from orch_server.storage.tables import EscalationRow, NudgeRow
 
 SENDER = "supervisor"
 _NUDGE_LIVES = timedelta(seconds=60)

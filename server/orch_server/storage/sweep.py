@@ -13,6 +13,7 @@ from orch_server.core.delivery import (
     DeliveryState,
     after,
 )
+from orch_server.storage.columns import micros, span
 from orch_server.storage.database import Database
 from orch_server.storage.deliveries import (
     CLAIM,
@@ -23,7 +24,6 @@ from orch_server.storage.deliveries import (
     tell,
 )
 from orch_server.storage.store import Transaction
-from orch_server.storage.tables import micros, span
 
 _SOON, _LONGER = timedelta(minutes=1), timedelta(hours=1)
 _OPEN = """(select number from delivery where state = 'PENDING' union all

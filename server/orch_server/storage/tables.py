@@ -8,11 +8,7 @@ keeps the order of arrival, and an id, which is what people and the API see.
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta
-from typing import Any
-
-from peewee import AutoField, BigIntegerField, BooleanField, IntegerField, Model, TextField
-from playhouse.fields import EnumFieldMixin
+from peewee import BigIntegerField, BooleanField, IntegerField, Model, TextField
 
 from orch_server.core.agent import Liveness
 from orch_server.core.agent_state import AgentState, EvidenceSource
@@ -23,65 +19,7 @@ from orch_server.core.schedule import Form, Missed
 from orch_server.core.session import Completion, Phase, Plan
 from orch_server.core.supervision import Matter, NotSent, NudgeReason
 from orch_server.core.task import Outcome, Reason, TaskState
-
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_MICROSECOND = timedelta(microseconds=1)
-
-
-def micros(at: datetime) -> int:
-    """Microseconds since 1970."""
-    return (at - _EPOCH) // _MICROSECOND
-
-
-def from_micros(value: int) -> datetime:
-    """The time, with the zone UTC."""
-    return _EPOCH + timedelta(microseconds=value)
-
-
-def span(length: timedelta) -> int:
-    """A length of time in microseconds."""
-    return length // _MICROSECOND
-
-
-def from_span(value: int) -> timedelta:
-    """The length of time."""
-    return value * _MICROSECOND
-
-
-class TimeField(BigIntegerField):
-    """A time, stored as microseconds since 1970."""
-
-    def db_value(self, value: datetime | None) -> int | None:
-        return None if value is None else micros(value)
-
-    def python_value(self, value: int | None) -> datetime | None:
-        return None if value is None else from_micros(value)
-
-
-class SpanField(BigIntegerField):
-    """A length of time, stored as microseconds."""
-
-    def db_value(self, value: timedelta | None) -> int | None:
-        return None if value is None else span(value)
-
-    def python_value(self, value: int | None) -> timedelta | None:
-        return None if value is None else from_span(value)
-
-
-class WordField(EnumFieldMixin, TextField):  # type: ignore[misc]
-    """A member of a StrEnum, stored as its word."""
-
-    enum_value_type = str
-
-
-class Row(Model):
-    """A numbered row."""
-
-    number = AutoField()
-
-    def fields(self) -> dict[str, Any]:
-        """The row without its number."""
-        return {k: v for k, v in self.__data__.items() if k != "number"}
+from orch_server.storage.columns import Row, SpanField, TimeField, WordField
 
 
 class StoreRow(Model):

@@ -25,9 +25,10 @@ from orch_server.core.task import (
     note_key,
 )
 from orch_server.storage import lookup
+from orch_server.storage.columns import from_micros, from_span, micros, span
 from orch_server.storage.database import Database
 from orch_server.storage.store import Transaction
-from orch_server.storage.tables import TaskRow, from_micros, from_span, micros, span
+from orch_server.storage.tables import TaskRow
 
 #: When the loop looks at a task that waits for a pause to end.
 NEVER = 2**62

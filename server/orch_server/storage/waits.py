@@ -9,9 +9,10 @@ from typing import Any
 from orch_server.core.deadlock import Wait, WaitKind
 from orch_server.core.errors import Conflict
 from orch_server.storage import lookup
+from orch_server.storage.columns import from_micros, micros
 from orch_server.storage.database import Database
 from orch_server.storage.store import Transaction
-from orch_server.storage.tables import DependencyRow, from_micros, micros
+from orch_server.storage.tables import DependencyRow
 
 REMOVED = "REMOVED"
 EXPIRED = "EXPIRED"
