@@ -6,7 +6,17 @@ import argparse
 import signal
 import sys
 
-from bench import cold, create, fleet, heartbeat, liveness, memory, report, scheduling
+from bench import (
+    authorization,
+    cold,
+    create,
+    fleet,
+    heartbeat,
+    liveness,
+    memory,
+    report,
+    scheduling,
+)
 from bench.scale import FULL, QUICK
 
 _SUITES = {
@@ -17,6 +27,7 @@ _SUITES = {
     "fleet": fleet.measure,
     "liveness": liveness.measure,
     "scheduling": scheduling.measure,
+    "authorization": authorization.measure,
 }
 
 

@@ -46,6 +46,24 @@ class Scheduling:
 
 
 @dataclass(frozen=True, slots=True)
+class Authorizing:
+    """Interleavings, in parts with a seed each; requests of a round that nobody answers, of so many
+    agents, and how many rounds; pending requests in each of `repeats`, with the processes and the
+    seconds between two decisions; round trips of the bare stream beside them."""
+
+    parts: int
+    part: int
+    unanswered: int
+    agents: int
+    rounds: int
+    pending: int
+    waiters: int
+    pause: float
+    trips: int
+    repeats: int
+
+
+@dataclass(frozen=True, slots=True)
 class Scale:
     """Counts, and seconds of one measurement. `starts` of the repeats begin with new processes;
     an idle one is `watched` for so many seconds."""
@@ -62,6 +80,7 @@ class Scale:
     watched: float
     liveness: Liveness
     scheduling: Scheduling
+    authorizing: Authorizing
 
 
 FULL = Scale(
@@ -102,6 +121,18 @@ FULL = Scale(
         windows=3,
         idle=20.0,
     ),
+    authorizing=Authorizing(
+        parts=200,  # a part may take a minute at most
+        part=500,
+        unanswered=1000,
+        agents=20,
+        rounds=3,
+        pending=500,
+        waiters=4,
+        pause=0.005,
+        trips=500,
+        repeats=7,
+    ),
 )
 QUICK = Scale(
     repeats=2,
@@ -140,5 +171,17 @@ QUICK = Scale(
         restarts=1,
         windows=1,
         idle=1.0,
+    ),
+    authorizing=Authorizing(
+        parts=2,
+        part=100,
+        unanswered=100,
+        agents=4,
+        rounds=1,
+        pending=40,
+        waiters=2,
+        pause=0.005,
+        trips=100,
+        repeats=2,
     ),
 )

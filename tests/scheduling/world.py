@@ -15,8 +15,8 @@ from orch_server.core.agent import Agent, Liveness
 from orch_server.core.schedule import Asked, Missed, due, plan
 from orch_server.core.task import OPEN, Task, TaskState
 from orch_server.storage import agents, database, firing, tasks
+from orch_server.storage.columns import from_micros
 from orch_server.storage.store import Transaction
-from orch_server.storage.tables import from_micros
 from tests.scheduling.cases import Case, Plan, Step
 from tests.scheduling.oracle import Verdict
 

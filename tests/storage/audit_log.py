@@ -83,7 +83,7 @@ async def fill(at: Opened, first: int = 0, count: int = REQUESTS) -> None:
         if number % 3 == 0:
             await at.store.write(
                 lambda tx, name=name: authorizations.tell_level(
-                    tx, authorizations.get(tx.db, name), 0, "operator", "told"
+                    tx, authorizations.get(tx.db, name), 0, "operator", passed_over=False
                 )
             )
         await decide(at, name, State.DENIED if number % 5 == 0 else State.APPROVED)

@@ -135,16 +135,18 @@ def test_key_and_head_are_the_users_own(folder: Path) -> None:
 
 
 def test_a_head_that_cannot_be_written_undoes_nothing_and_comes_later(folder: Path) -> None:
-    block = folder / "audit" / "head.new"
+    head, block = folder / "audit" / "head", folder / "audit" / "head.new"
 
     async def body(at: Opened) -> None:
         await add_agent(at.store, agent())
         block.mkdir()
+        kept = head.rename(head.with_name("kept"))
         await ask(at, "a" * 12)
+        kept.rename(head)
         report = verify(at.path)
         assert (report.faults, len(report.notes)) == (0, 1)
         await ask(at, "b" * 12)
-        block.rmdir()
+        assert verify(at.path).notes == []
 
     _run(folder, body)
     report = verify(folder / "orch.db")

@@ -50,7 +50,9 @@ async def _add(
     await at.store.write(lambda tx: authorizations.insert(tx, asked, ""))
     for index in range(escalated):
         await at.store.write(
-            lambda tx, index=index: authorizations.tell_level(tx, asked, index, "", "told")
+            lambda tx, index=index: authorizations.tell_level(
+                tx, asked, index, "", passed_over=False
+            )
         )
     if state is _STATE.PENDING:
         return asked

@@ -21,7 +21,7 @@ ADDED = {
     *("form", "every", "cron", "time_zone", "jitter", "first_at", "look_at", "catch_up", "missed"),
     *("version", "note_key", "waited", "paused_by", "pause_note"),
     *("action_class", "approvers", "human", "reason_required", "lapse", "tool", "arguments", "cwd"),
-    *("digest", "proof", "open"),
+    *("digest", "proof", "open", "passed_over"),
 }
 LATER = "0098_later.py"
 _KINDS = {"AUTO": "INTEGER", "INT": "INTEGER", "BOOL": "INTEGER"}

@@ -260,6 +260,7 @@ def test_an_approval_is_used_once(folder: Path) -> None:
         ("developer", auth.Action(cwd="/")),
         ("developer", auth.Action(arguments="Deploy!", cwd="/srv")),
         ("developer", auth.Action(tool="Bash", arguments="Deploy", cwd="/srv")),
+        ("developer", auth.Action(tool="Bash", cwd="/srv")),
     ],
 )
 def test_an_approval_covers_nothing_else(folder: Path, role: str, action: auth.Action) -> None:
@@ -603,3 +604,25 @@ def test_wrong_passphrases_are_counted_and_told(folder: Path) -> None:
 async def _team_with(at: Serving, passphrase: str) -> None:
     await at.alive("developer", "%1")
     await at.alive("orchestrator", "%2", passphrase=passphrase)
+
+
+def test_a_request_id_is_the_agents_own(folder: Path) -> None:
+    async def body(at: Serving) -> None:
+        await _team(at)
+        mine = await _ask(at, "tidy one", request_id="r")
+        theirs = await _ask(at, "tidy two", "orchestrator", request_id="r")
+        assert (theirs.action, theirs.requester_role) == ("tidy two", "orchestrator")
+        assert (await _ask(at, "tidy one", request_id="r")).id == mine.id
+
+    run(folder, body)
+
+
+def test_a_role_that_was_passed_over_may_not_decide(folder: Path) -> None:
+    async def body(at: Serving) -> None:
+        await _team(at)
+        asked = await _ask(at)
+        told = await _escalate(at, asked)
+        assert [(one.receiver, one.passed_over) for one in told.levels] == [("lead", True)]
+        assert (await fails(_approve(at, asked, "lead"))).code is Code.PERMISSION_DENIED
+
+    run(folder, body, policy=replace(POLICY, escalation=("lead",)))

@@ -188,8 +188,11 @@ class AuthorizationLevel(_message.Message):
     RECEIVER_FIELD_NUMBER: _builtins.int
     DUE_TIME_FIELD_NUMBER: _builtins.int
     TELL_TIME_FIELD_NUMBER: _builtins.int
+    PASSED_OVER_FIELD_NUMBER: _builtins.int
     receiver: _builtins.str
     """The role that is told, or "human"."""
+    passed_over: _builtins.bool
+    """Whether it was passed over, since no agent of the session had the role."""
     @_builtins.property
     def due_time(self) -> _timestamp_pb2.Timestamp:
         """When it is told, if the request is still pending then."""
@@ -204,10 +207,11 @@ class AuthorizationLevel(_message.Message):
         receiver: _builtins.str = ...,
         due_time: _timestamp_pb2.Timestamp | None = ...,
         tell_time: _timestamp_pb2.Timestamp | None = ...,
+        passed_over: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["due_time", b"due_time", "tell_time", b"tell_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["due_time", b"due_time", "receiver", b"receiver", "tell_time", b"tell_time"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["due_time", b"due_time", "passed_over", b"passed_over", "receiver", b"receiver", "tell_time", b"tell_time"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -78,11 +78,13 @@ class Action:
 
 @dataclass(frozen=True, slots=True)
 class Level:
-    """Who is told when nobody has decided by then. `told_at` is None until it was told."""
+    """Who is told when nobody has decided by then. `told_at` is None until it was told, or passed
+    over since no agent had the role."""
 
     receiver: str
     due_at: datetime
     told_at: datetime | None = None
+    passed_over: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -264,7 +266,7 @@ def deciding_roles(asked: Authorization) -> tuple[str, ...]:
     told = (
         level.receiver
         for level in asked.levels
-        if level.told_at is not None and level.receiver != HUMAN
+        if level.told_at is not None and not level.passed_over and level.receiver != HUMAN
     )
     return tuple(dict.fromkeys((*asked.approvers, *told)))
 

@@ -174,7 +174,8 @@ class AuthorizationService:
 
         def unit(tx: Transaction) -> Authorization:
             asked = table.get(tx.db, found)
-            what = action if action.arguments else Action("", asked.bound.arguments, action.cwd)
+            named = action.tool or action.arguments
+            what = action if named else Action("", asked.bound.arguments, action.cwd)
             rules.check_consumer(asked, consumer, what)
             seen = table.consumed_by(tx, consumer.agent_id, request_id)
             if seen is not None and seen.id == asked.id:
@@ -239,7 +240,7 @@ class AuthorizationService:
     async def wait(self, given_id: str) -> AsyncIterator[Authorization]:
         """The authorization as it is, then each change; ends when it is not pending any more."""
         found = (await self.get(given_id)).id
-        with self._bus.subscribe(lambda event: event.subject == found) as changes:
+        with self._bus.subscribe(about=found) as changes:
             current = await self.get(found)
             yield current
             if current.state is not AuthorizationState.PENDING:

@@ -38,11 +38,10 @@ def next_level(
             continue
         if level.receiver == HUMAN:
             raise_alert(tx, _alert(current))
-            return table.tell_level(tx, current, index, actor, "told"), ()
+            return table.tell_level(tx, current, index, actor, passed_over=False), ()
         key = f"level{index + 1}:{asked.id}"
         woken = _ask(tx, current, level.receiver, key, "(escalated to you)")
-        outcome = "told" if woken else "passed over, no agent has this role"
-        current = table.tell_level(tx, current, index, actor, outcome)
+        current = table.tell_level(tx, current, index, actor, passed_over=not woken)
         if woken:
             return current, woken
     return current, ()

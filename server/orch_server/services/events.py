@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import contextmanager
+from itertools import chain
 
 from orch_server.core.errors import Draining, Unavailable
 from orch_server.core.event import Event
@@ -53,24 +54,35 @@ class LocalBus:
 
     def __init__(self) -> None:
         self._subscriptions: set[Subscription] = set()
+        self._about: dict[str, set[Subscription]] = {}  # those that watch one subject
         self._closed = False
 
     def publish(self, events: list[Event]) -> None:
         """Called by the store after each commit, on the event loop, in order."""
         for subscription in self._subscriptions:
             subscription.offer(events)
+        if self._about:
+            for event in events:
+                for subscription in self._about.get(event.subject, ()):
+                    subscription.offer([event])
 
     @contextmanager
-    def subscribe(self, wanted: Callable[[Event], bool]) -> Iterator[Subscription]:
-        """Subscribes for as long as the block lasts."""
+    def subscribe(
+        self, wanted: Callable[[Event], bool] = lambda event: True, about: str = ""
+    ) -> Iterator[Subscription]:
+        """Subscribes for as long as the block lasts: to the events of the subject `about`, which
+        costs nothing when others change, or else to all; of these to what is wanted."""
         subscription = Subscription(wanted)
         if self._closed:
             subscription.close()
-        self._subscriptions.add(subscription)
+        same = self._about.setdefault(about, set()) if about else self._subscriptions
+        same.add(subscription)
         try:
             yield subscription
         finally:
-            self._subscriptions.discard(subscription)
+            same.discard(subscription)
+            if about and not same:
+                self._about.pop(about, None)
 
     def check_open(self) -> None:
         """Raises Draining when the server stops."""
@@ -80,7 +92,7 @@ class LocalBus:
     def close(self) -> None:
         """Ends all watches, since the server stops; one that begins later ends at once."""
         self._closed = True
-        for subscription in list(self._subscriptions):
+        for subscription in [*self._subscriptions, *chain(*self._about.values())]:
             subscription.close()
 
 

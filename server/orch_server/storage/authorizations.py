@@ -16,28 +16,39 @@ from orch_server.core.authorization import (
 from orch_server.core.policy import AuthorizationPriority
 from orch_server.storage import lookup
 from orch_server.storage.audit import ARGUMENTS, arguments_hash
-from orch_server.storage.columns import from_micros, micros
+from orch_server.storage.columns import from_micros, from_span, micros, span
 from orch_server.storage.database import Database
 from orch_server.storage.store import Transaction
-from orch_server.storage.tables import AuthorizationLevelRow, AuthorizationRow
+from orch_server.storage.tables import AuthorizationRow
 
+#: In the order of _values.
+_COLUMNS = (
+    *("id", "agent_id", "session", "requester_role", "requester_pane", "approver_role", "action"),
+    *("priority", "priority_derived", "state", "created_at", "deadline_at", "action_class"),
+    *("approvers", "human", "reason_required", "lapse", "tool", "arguments", "cwd", "digest"),
+    *("resolver", "reason", "proof", "resolved_at", "lapses_at", "closed_at"),
+)
+_INSERT = f"""insert into authorization ({", ".join(_COLUMNS)}, request_id)
+    values ({", ".join("?" * (len(_COLUMNS) + 1))})"""  # noqa: S608 - constants
 _NEXT = """select min(at) from (
     select min(deadline_at) as at from authorization where state = 'PENDING' union all
     select min(lapses_at) from authorization where state = 'APPROVED' union all
     select min(due_at) from authorization_level where open = 1)"""
-_LEVELS = """select receiver, due_at, told_at from authorization_level
+_LEVELS = """select receiver, due_at, told_at, passed_over from authorization_level
     where authorization_id = ? order by level"""
 _FITTING = """select id from authorization where digest = ? and state = ?
     order by number desc limit 1"""
 
 
 def insert(tx: Transaction, asked: Authorization, request_id: str) -> str:
-    """Writes a new request and returns its id; with a request id seen before, that request's id."""
-    if request_id:
-        rows = tx.execute("select id from authorization where request_id = ?", (request_id,))
+    """Writes a new request and returns its id; with a request id of this agent's that was seen
+    before, that request's id."""
+    key = f"{asked.agent_id}:{request_id}" if request_id else None
+    if key is not None:
+        rows = tx.execute("select id from authorization where request_id = ?", (key,))
         if rows:
             return str(rows[0][0])
-    AuthorizationRow.insert(**_columns(asked), request_id=request_id or None).execute(tx.db)
+    tx.execute(_INSERT, (*_values(asked), key))
     for number, level in enumerate(asked.levels, 1):
         tx.execute(
             "insert into authorization_level (authorization_id, level, receiver, due_at)"
@@ -68,24 +79,26 @@ def insert(tx: Transaction, asked: Authorization, request_id: str) -> str:
 def get(db: Database, given: str) -> Authorization:
     """The authorization with this id or prefix. Raises NotFound or Ambiguous."""
     found = lookup.full_id(db, AuthorizationRow, "authorization", given)
-    row = AuthorizationRow.select().where(AuthorizationRow.id == found).get(db)
-    return _authorization(db, row)
+    return _read(db, "id = ?", found)[0]
 
 
 def list_page(
     db: Database, session: str, state: AuthorizationState | None, size: int, token: str
 ) -> tuple[list[Authorization], str]:
     """One page by priority, deadline and age, and the token for the next."""
-    query = AuthorizationRow.select().order_by(
-        AuthorizationRow.priority.desc(), AuthorizationRow.deadline_at, AuthorizationRow.number
+    offset, limit = lookup.window(size, token)
+    where, params = [], []
+    for column, value in (("session", session), ("state", state or "")):
+        if value:
+            where.append(f"{column} = ?")
+            params.append(value)
+    found = _read(
+        db,
+        " and ".join(where) or "1",
+        *params,
+        order=f"priority desc, deadline_at, number limit {limit + 1} offset {offset}",
     )
-    if session:
-        query = query.where(AuthorizationRow.session == session)
-    if state is not None:
-        query = query.where(AuthorizationRow.state == state)
-    paged, offset, limit = lookup.page(query, size, token)
-    rows = [_authorization(db, row) for row in list(paged.execute(db))]
-    return lookup.next_token(rows, offset, limit)
+    return lookup.next_token(found, offset, limit)
 
 
 def resolve(
@@ -142,15 +155,16 @@ def close(
 
 
 def tell_level(
-    tx: Transaction, asked: Authorization, index: int, actor: str, outcome: str
+    tx: Transaction, asked: Authorization, index: int, actor: str, *, passed_over: bool
 ) -> Authorization:
     """Writes that a level, counted from 0, was told or passed over; returns the authorization."""
-    level = replace(asked.levels[index], told_at=tx.now)
+    level = replace(asked.levels[index], told_at=tx.now, passed_over=passed_over)
     tx.execute(
-        "update authorization_level set told_at = ?, open = 0"
+        "update authorization_level set told_at = ?, passed_over = ?, open = 0"
         " where authorization_id = ? and level = ?",
-        (micros(tx.now), asked.id, index + 1),
+        (micros(tx.now), passed_over, asked.id, index + 1),
     )
+    outcome = "passed over, no agent has this role" if passed_over else "told"
     tx.audit(
         "authorization.escalated",
         asked.id,
@@ -190,32 +204,18 @@ def count_pending(tx: Transaction, agent_id: str) -> int:
 
 def overdue(tx: Transaction) -> list[Authorization]:
     """All pending requests whose deadline has come."""
-    return _all(
-        tx.db,
-        AuthorizationRow.state == AuthorizationState.PENDING,
-        AuthorizationRow.deadline_at <= tx.now,
-    )
+    return _read(tx.db, "state = 'PENDING' and deadline_at <= ?", micros(tx.now))
 
 
 def unused(tx: Transaction) -> list[Authorization]:
     """All approvals whose end has come."""
-    return _all(
-        tx.db,
-        AuthorizationRow.state == AuthorizationState.APPROVED,
-        AuthorizationRow.lapses_at <= tx.now,
-    )
+    return _read(tx.db, "state = 'APPROVED' and lapses_at <= ?", micros(tx.now))
 
 
 def due_levels(tx: Transaction) -> list[Authorization]:
     """All pending requests of which a level is due."""
-    due = AuthorizationLevelRow.select(AuthorizationLevelRow.authorization_id).where(
-        AuthorizationLevelRow.open == 1, AuthorizationLevelRow.due_at <= tx.now
-    )
-    return _all(
-        tx.db,
-        AuthorizationRow.state == AuthorizationState.PENDING,
-        AuthorizationRow.id.in_(due),
-    )
+    due = "select authorization_id from authorization_level where open = 1 and due_at <= ?"
+    return _read(tx.db, f"state = 'PENDING' and id in ({due})", micros(tx.now))
 
 
 def next_deadline(db: Database) -> datetime | None:
@@ -226,18 +226,8 @@ def next_deadline(db: Database) -> datetime | None:
 
 def waiting(db: Database) -> dict[str, Authorization]:
     """For each agent that waits, the oldest of its pending requests, by agent id."""
-    query = (
-        AuthorizationRow.select()
-        .where(AuthorizationRow.state == AuthorizationState.PENDING)
-        .order_by(AuthorizationRow.number.desc())
-    )
-    oldest = {row.agent_id: row for row in list(query.execute(db))}
-    return {agent_id: _authorization(db, row) for agent_id, row in oldest.items()}
-
-
-def _all(db: Database, *where: Any) -> list[Authorization]:
-    query = AuthorizationRow.select().where(*where).order_by(AuthorizationRow.number)
-    return [_authorization(db, row) for row in list(query.execute(db))]
+    newest_first = _read(db, "state = 'PENDING'", order="number desc")
+    return {asked.agent_id: asked for asked in newest_first}
 
 
 def _audit(
@@ -258,51 +248,68 @@ def _audit(
     )
 
 
-def _columns(asked: Authorization) -> dict[str, Any]:
+def _values(asked: Authorization) -> tuple[Any, ...]:
+    """What _INSERT takes, but for the last."""
     bound = asked.bound
-    return {
-        "id": asked.id,
-        "agent_id": asked.agent_id,
-        "session": asked.session,
-        "requester_role": asked.requester_role,
-        "requester_pane": asked.requester_pane,
-        "approver_role": asked.approver_role,
-        "action": asked.action,
-        "priority": int(asked.priority),
-        "priority_derived": asked.priority_derived,
-        "state": asked.state,
-        "created_at": asked.created_at,
-        "deadline_at": asked.deadline_at,
-        "resolver": "",
-        "reason": "",
-        "action_class": asked.action_class,
-        "approvers": " ".join(asked.approvers),
-        "human": asked.human,
-        "reason_required": asked.reason_required,
-        "lapse": asked.lapse,
-        "tool": bound.tool,
-        "arguments": bound.arguments,
-        "cwd": bound.cwd,
-        "digest": asked.digest,
-        "proof": Proof.NONE,
-    }
+    return (
+        asked.id,
+        asked.agent_id,
+        asked.session,
+        asked.requester_role,
+        asked.requester_pane,
+        asked.approver_role,
+        asked.action,
+        int(asked.priority),
+        asked.priority_derived,
+        asked.state,
+        micros(asked.created_at),
+        micros(asked.deadline_at),
+        asked.action_class,
+        " ".join(asked.approvers),
+        asked.human,
+        asked.reason_required,
+        span(asked.lapse),
+        bound.tool,
+        bound.arguments,
+        bound.cwd,
+        asked.digest,
+        *("", "", Proof.NONE, None, None, None),
+    )
 
 
-def _authorization(db: Database, row: AuthorizationRow) -> Authorization:
-    fields: dict[str, Any] = row.fields()
-    for name in ("request_id", "consume_request"):
-        del fields[name]
-    bound = Action(fields.pop("tool"), fields.pop("arguments"), fields.pop("cwd"))
-    levels = db.execute_sql(_LEVELS, (row.id,)).fetchall()
+def _read(db: Database, where: str, *params: Any, order: str = "number") -> list[Authorization]:
+    """The authorizations that fulfil a condition. Plain SQL: peewee takes ten times as long to
+    make the same words anew, and a decision needs three such reads."""
+    sql = f"select {', '.join(_COLUMNS)} from authorization where {where} order by {order}"  # noqa: S608
+    return [_authorization(db, row) for row in db.execute_sql(sql, params).fetchall()]
+
+
+def _authorization(db: Database, row: tuple[Any, ...]) -> Authorization:
+    """One row of _COLUMNS, with its levels."""
+    found = dict(zip(_COLUMNS, row, strict=True))
+    levels = db.execute_sql(_LEVELS, (found["id"],)).fetchall()
+    bound = Action(found.pop("tool"), found.pop("arguments"), found.pop("cwd"))
+    for name in ("created_at", "deadline_at", "resolved_at", "lapses_at", "closed_at"):
+        found[name] = _time(found[name])
     return Authorization(
         **{
-            **fields,
-            "priority": AuthorizationPriority(fields["priority"]),
-            "approvers": tuple(fields["approvers"].split()),
+            **found,
+            "priority": AuthorizationPriority(found["priority"]),
+            "priority_derived": bool(found["priority_derived"]),
+            "state": AuthorizationState(found["state"]),
+            "approvers": tuple(found["approvers"].split()),
+            "human": bool(found["human"]),
+            "reason_required": bool(found["reason_required"]),
+            "lapse": from_span(found["lapse"]),
+            "proof": Proof(found["proof"]),
             "bound": bound,
             "levels": tuple(
-                Level(receiver, from_micros(due), None if told is None else from_micros(told))
-                for receiver, due, told in levels
+                Level(receiver, from_micros(due), _time(told), bool(passed_over))
+                for receiver, due, told, passed_over in levels
             ),
         }
     )
+
+
+def _time(value: int | None) -> datetime | None:
+    return None if value is None else from_micros(value)

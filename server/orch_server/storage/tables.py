@@ -251,7 +251,7 @@ class AuthorizationRow(Row):
 
 class AuthorizationLevelRow(Row):
     """Who is told when nobody decides a request, and when. `open` until it was told or the request
-    was decided."""
+    was decided; `passed_over` when no agent had the role then."""
 
     authorization_id = TextField()
     level = IntegerField()
@@ -259,6 +259,7 @@ class AuthorizationLevelRow(Row):
     due_at = TimeField()
     told_at = TimeField(null=True)
     open = BooleanField()
+    passed_over = BooleanField()
 
     class Meta:
         table_name = "authorization_level"

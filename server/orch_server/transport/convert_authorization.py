@@ -39,6 +39,7 @@ def authorization(given: Authorization) -> pb.Authorization:
                 receiver=level.receiver,
                 due_time=timestamp(level.due_at),
                 tell_time=timestamp(level.told_at),
+                passed_over=level.passed_over,
             )
             for level in given.levels
         ],

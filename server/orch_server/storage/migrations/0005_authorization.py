@@ -34,6 +34,7 @@ _STATEMENTS = (
         due_at bigint not null,
         told_at bigint,
         open integer not null default 1,
+        passed_over integer not null default 0,
         unique (authorization_id, level)
     )""",
     "create index authorization_level_due on authorization_level (due_at) where open = 1",
