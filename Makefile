@@ -27,7 +27,7 @@ demo: setup ## a server and three agents in tmux, at work before your eyes
 
 test: setup ## all tests; real tmux, grpcurl where Go can build it, real agents after `make agents`
 	@scripts/tools $(TOOLS) $(GRPCURL_VERSION)
-	@$(BIN)/python -m pytest
+	@scripts/test $(BIN)/python
 
 check: setup ## format, lint, types, imports, proto: what must hold before a commit
 	$(BIN)/ruff format --check .

@@ -106,20 +106,19 @@ def _share(values: list[float], percent: int) -> float:
 def _decision_figures(
     wanted: Authorizing, ways: list[_Way], trips: list[dict[str, float]]
 ) -> Iterator[Figure | Plain]:
-    name = f"approve to waiter, {wanted.pending} pending (ms)"
-    for share, goal in ((99, _KNOWN_GOAL), (50, None)):
-        pairs = [
-            (way[f"called p{share}"], trip[f"trip p{share}"])
-            for way, trip in zip(ways, trips, strict=True)
-        ]
-        shown = f"{name}, p99" if share == 99 else "  - p50"
-        yield Figure(shown, pairs, at_most=goal)
-    for what, said in (
-        ("own", "the approver's own call"),
-        ("answered", "his answer to the waiter"),
+    for what, name in (
+        ("answered", "decision to waiter"),
+        ("called", "approver's call to waiter"),
     ):
-        yield Plain(f"  - {said}, p99", [way[f"{what} p99"] for way in ways])
-        yield Plain(f"  - {said}, p50", [way[f"{what} p50"] for way in ways])
+        for share, goal in ((99, _KNOWN_GOAL), (50, None)):
+            pairs = [
+                (way[f"{what} p{share}"], trip[f"trip p{share}"])
+                for way, trip in zip(ways, trips, strict=True)
+            ]
+            long = f"{name}, {wanted.pending} pending (ms), p99"
+            yield Figure(long if share == 99 else "  - p50", pairs, at_most=goal)
+    for share in (99, 50):
+        yield Plain(f"  - the call alone, p{share}", [way[f"own p{share}"] for way in ways])
 
 
 # ---- calls ----

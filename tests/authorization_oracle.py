@@ -455,6 +455,10 @@ def _levels(log: Log, asked: Asked) -> Iterator[str]:
         yield f"the levels {planned} were told as {names}"
         return
     passed: Event | None = None
+    known = len(_perhaps(log, asked)) == 1
+    at_once = not _first_asked(log, asked)
+    if known and at_once and planned and (not told or told[0].at != asked.asking.at):
+        yield "nobody could be asked, and the next level was not told at once"
     for event, level in zip(told, asked.levels, strict=False):
         if level["told_at"] != event.at:
             yield f"the level {level['receiver']} was told at another time than the row says"
@@ -463,6 +467,7 @@ def _levels(log: Log, asked: Asked) -> Iterator[str]:
         follows = passed is not None and passed.actor == event.actor and passed.at == event.at
         calls = [c for c in asked.calls_of("escalate") if _named(c, event)]
         calls = [c for c in calls if c.outcome != "refused" and c.during(event)]
+        follows = follows or (at_once and event is told[0]) or not known
         if event.actor == "" and event.at < level["due_at"] and not follows:
             yield f"the level {level['receiver']} was told before it was due"
         if event.actor != "" and not calls:
@@ -479,6 +484,12 @@ def _passed_over(log: Log, asked: Asked, event: Event, role: str) -> Iterator[st
         yield f"the level {role} was {event.detail!r}, but it is {'' if there else 'not '}there"
 
 
+def _first_asked(log: Log, asked: Asked) -> bool:
+    """Whether an agent other than the requester had the role that was asked first."""
+    first = log.agent(f"{asked.row['session']}:{asked.row['approver_role']}", asked.asking.number)
+    return first != "" and log.names[first] != asked.requester
+
+
 def _texts(log: Log, asked: Asked) -> Iterator[str]:
     """One text for the decision, one for each that was asked, one alert for a human, no other."""
     end = asked.first(*ENDS)
@@ -493,8 +504,7 @@ def _texts(log: Log, asked: Asked) -> Iterator[str]:
         if log.names[text["agent_id"]] not in _perhaps(log, asked):
             yield "another agent was told of the decision"
     told = {*_told(asked, 1 << 60)}
-    first = log.agent(f"{asked.row['session']}:{asked.row['approver_role']}", asked.asking.number)
-    if first and log.names[first] != asked.requester:
+    if _first_asked(log, asked):
         told.add(asked.row["approver_role"])
     questions = [t for t in asked.texts if t not in decided]
     receivers = sorted(log.names[t["agent_id"]].partition(":")[2] for t in questions)
@@ -605,6 +615,12 @@ def _verdict(log: Log, call: Call) -> Iterator[str]:
         return
     if not call.blurred and _misfit(asked, call):
         yield f"about something else: {_misfit(asked, call)}"
+    used = asked.first("consumed")
+    if call.said == "DENIED" and used is not None:
+        # The same call once more, long after it was answered.
+        if call.ended is not None and call.ended < used.at + _kind(log, asked).lapse:
+            yield "DENIED, but it was allowed a moment ago"
+        return
     wanted = {"ALLOWED": "consumed", "DENIED": "denied", "PENDING": "requested"}[call.said]
     event, end = asked.first(wanted), asked.first(*ENDS)
     if event is None or event.number > call.after:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from datetime import timedelta
 from pathlib import Path
 
@@ -19,6 +18,7 @@ from orch_server.core.policy import (
     Policy,
     Rule,
     default_policy,
+    pattern,
 )
 from tests.docs.markdown import DOCS, blocks
 
@@ -98,7 +98,7 @@ def test_the_example_of_the_page_is_read_as_it_says(tmp_path: Path) -> None:
         reason_required=True,
         timeout=10 * _MINUTE,
     )
-    git = GateRule(Rule.ASK, re.compile("Bash"), re.compile("git push|rm -rf"), "release")
+    git = GateRule(Rule.ASK, pattern("Bash"), pattern("git push|rm -rf"), "release")
     assert _policy(tmp_path, example) == Policy(
         routine=routine,
         classes=(release,),
@@ -213,7 +213,10 @@ _A = "[authorization]\n"
             "authorization.classes[1] has an unknown key 'humans'; known are: name, words,"
             " priority, human, approvers, reason_required, timeout, lapse.",
         ),
-        ("[[authorization.classes]]", "authorization.classes[1].name is None; use 1 to 40 of a-z"),
+        (
+            "[[authorization.classes]]",
+            "authorization.classes[1].name is missing; use 1 to 40 of a-z",
+        ),
         (
             f'{_CLASS}[[authorization.classes]]\nname = "Big One"',
             "authorization.classes[2].name is 'Big One'; use 1 to 40 of a-z, 0-9, '_' and '-'.",
@@ -270,7 +273,7 @@ _A = "[authorization]\n"
         ),
         (
             '[[authorization.gate]]\ntool = "Bash"',
-            "authorization.gate[1].then is None; use one of: allow, deny, ask.",
+            "authorization.gate[1].then is missing; use one of: allow, deny, ask.",
         ),
         (
             '[[authorization.gate]]\nthen = "Ask"',
@@ -279,11 +282,11 @@ _A = "[authorization]\n"
         (f"{_GATE}tool = 5", "authorization.gate[1].tool is 5; use a regular expression."),
         (
             f'{_GATE}tool = "Bash("',
-            "authorization.gate[1].tool is 'Bash(', which is no regular expression (",
+            "authorization.gate[1].tool is 'Bash(', which is no regular expression of RE2 (",
         ),
         (
             f'{_GATE}input = "*"',
-            "authorization.gate[1].input is '*', which is no regular expression (",
+            "authorization.gate[1].input is '*', which is no regular expression of RE2 (",
         ),
         (
             f'{_GATE}class = "release"',

@@ -76,8 +76,8 @@ COMMANDS = {
 
 _EPILOG = """exit status:
   0 done, 1 failed, 2 usage, 3 server unreachable, 4 not found, 5 refused, 6 conflict
-  authorize --wait: 0 approved and used, 10 denied, 11 expired, 12 cancelled, 13 still pending,
-                    6 the approval was used or lapsed before
+  authorize --wait, consume --wait: 0 approved and used, 10 denied, 11 expired, 12 withdrawn,
+                    13 still pending, 6 the approval was used or lapsed before
   hook: 0 or 1, never 2, which would block the agent
   gate: 0 for a clear yes, 2 for everything else
 

@@ -9,7 +9,8 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from datetime import datetime
 from pathlib import Path
@@ -17,8 +18,9 @@ from pathlib import Path
 from orch_server import __version__, config, logs
 from orch_server.core.clock import SystemClock
 from orch_server.core.errors import InvalidInput, NotFound, OrchError, StartupError
+from orch_server.core.policy import Policy
 from orch_server.core.text import check_name, check_role
-from orch_server.services.passphrase import Passphrase
+from orch_server.services.passphrase import PENALTY, Passphrase
 from orch_server.services.tokens import TokenFiles
 
 _EXAMPLES = """examples:
@@ -137,12 +139,20 @@ def _check(args: argparse.Namespace) -> int:
     for line in (
         f"home        {settings.home}",
         f"listen      {' '.join([f'unix:{p}' for p in settings.sockets] + list(settings.ports))}",
-        f"approvers   {', '.join(settings.policy.deciding_roles())}",
+        *_policy_lines(settings.policy),
         f"passphrase  {'set' if settings.passphrase.exists() else 'not set: open mode'}",
         f"tmux        {version.stdout.strip()}",
     ):
         print(line)
     return 0
+
+
+def _policy_lines(policy: Policy) -> Iterator[str]:
+    yield f"approvers   {', '.join(policy.deciding_roles())}"
+    for one in (*policy.classes, policy.routine):
+        human = ", a human must approve" if one.human else ""
+        yield f"class       {one.name}: {', '.join(one.approvers)}{human}"
+    yield f"gate        {len(policy.gate)} rules, then {policy.gate_default}"
 
 
 def _token_create(args: argparse.Namespace) -> int:
@@ -225,6 +235,7 @@ def _second(at: datetime | None) -> str | None:
 def _prove(passphrase: Passphrase) -> None:
     """Asks for the present passphrase, when there is one."""
     if passphrase.is_set() and not passphrase.matches(_secret("Present passphrase: ")):
+        time.sleep(PENALTY)
         raise StartupError("The passphrase is wrong; nothing was changed.")
 
 

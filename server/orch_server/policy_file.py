@@ -20,9 +20,11 @@ from orch_server.core.policy import (
     ActionClass,
     AuthorizationPriority,
     GateRule,
+    Pattern,
     Policy,
     Rule,
     default_classes,
+    pattern,
 )
 from orch_server.core.text import check_role, printable
 
@@ -94,7 +96,7 @@ def _each(
         table = _table(at, one, _CLASS_KEYS)
         name = table.get("name")
         if not isinstance(name, str) or not _NAME.match(name):
-            raise StartupError(f"{at}.name is {name!r}; use 1 to 40 of a-z, 0-9, '_' and '-'.")
+            raise StartupError(f"{at}.name {_is(name)}; use 1 to 40 of a-z, 0-9, '_' and '-'.")
         words = _list(f"{at}.words", table.get("words", []))
         fit = all(isinstance(w, str) and _WORD.match(w) for w in words)
         if not fit or (name != ROUTINE and not words):
@@ -120,10 +122,13 @@ def _gate(given: object, classes: set[str]) -> Iterable[GateRule]:
         at = f"authorization.gate[{number}]"
         table = _table(at, one, _GATE_KEYS)
         named = table.get("class", "")
-        if named and named not in classes:
+        if not isinstance(named, str) or ("class" in table and named not in classes):
             raise StartupError(f"{at}.class is {named!r}; there are: {', '.join(sorted(classes))}.")
+        then = _choice(f"{at}.then", table.get("then"), _rules())
+        if named and then is not Rule.ASK:
+            raise StartupError(f"{at} has a class, but then is '{then}'; a class goes with 'ask'.")
         yield GateRule(
-            then=_choice(f"{at}.then", table.get("then"), _rules()),
+            then=then,
             tool=_pattern(f"{at}.tool", table.get("tool")),
             input=_pattern(f"{at}.input", table.get("input")),
             action_class=named,
@@ -193,23 +198,27 @@ def _length(key: str, given: object, default: timedelta) -> timedelta:
     return length
 
 
-def _pattern(key: str, given: object) -> re.Pattern[str] | None:
+def _pattern(key: str, given: object) -> Pattern | None:
     if given is None:
         return None
     if not isinstance(given, str):
         raise StartupError(f"{key} is {given!r}; use a regular expression.")
     try:
-        return re.compile(given)
-    except re.error as exc:
+        return pattern(given)
+    except ValueError as exc:
         raise StartupError(
-            f"{key} is '{printable(given)}', which is no regular expression ({exc})."
+            f"{key} is '{printable(given)}', which is no regular expression of RE2 ({exc})."
         ) from exc
 
 
 def _choice(key: str, given: object, words: Mapping[str, T]) -> T:
     if isinstance(given, str) and given in words:
         return words[given]
-    raise StartupError(f"{key} is {given!r}; use one of: {', '.join(words)}.")
+    raise StartupError(f"{key} {_is(given)}; use one of: {', '.join(words)}.")
+
+
+def _is(given: object) -> str:
+    return "is missing" if given is None else f"is {given!r}"
 
 
 def _flag(key: str, given: object) -> bool:

@@ -56,12 +56,14 @@ class Asked:
         """Lets it succeed."""
         self.rpc.terminate(message, (), grpc.StatusCode.OK, "")
 
-    def fail(self, code: grpc.StatusCode, details: str, reason: str = "") -> None:
+    def fail(self, code: grpc.StatusCode, details: str, reason: str = "", **metadata: str) -> None:
         """Lets it fail, as our server does when a reason is given."""
         trailing = ()
         if reason:
             packed = any_pb2.Any()
-            packed.Pack(error_details_pb2.ErrorInfo(reason=reason, domain="orch"))
+            packed.Pack(
+                error_details_pb2.ErrorInfo(reason=reason, domain="orch", metadata=metadata)
+            )
             status = status_pb2.Status(code=code.value[0], message=details, details=[packed])
             trailing = (("grpc-status-details-bin", status.SerializeToString()),)
         self.rpc.terminate(None, trailing, code, details)

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import getpass
 import io
+import itertools
 import json
 import os
 import re
@@ -19,6 +20,8 @@ from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from orch.v1 import authorization_pb2 as pb
+from orch_client import channel, cli
+from orch_client.commands import authorization_calls
 from orch_client.commands import authorization_words as words
 from tests.client.terminal import METHODS, Asked, Terminal
 
@@ -114,6 +117,9 @@ def test_a_request_says_how_long_there_is_to_decide_and_where_it_is_for(
         (("authorize", "--timeout", "5m", "x"), "--timeout goes with --wait."),
         (("authorize", "--wait", "--timeout", "0", "x"), "'0' is no duration"),
         (("authorize", "  \n"), "the action is empty"),
+        (("authorize", "--wait", "--timeout", "", "x"), "'' is no duration"),
+        (("consume", "3fa8", "--timeout", "5m"), "--timeout goes with --wait."),
+        (("consume", "3fa8", "--wait", "--timeout", "0"), "'0' is no duration"),
         (("authorization", "stats", "--since", "soon"), "--since is 'soon'; use a duration"),
         (("authorization", "stats", "--since", "0"), "--since is '0'; use a duration that is not"),
         (("authorization", "3fa8", "--since", "7d"), "--since and --session go with stats."),
@@ -136,6 +142,7 @@ def test_what_cannot_be_meant_is_one_sentence(
         ("consume",),
         ("escalate",),
         ("authorization",),
+        ("pending", "--state", "odd"),
     ],
 )
 def test_what_is_left_out_is_a_usage_error(
@@ -143,6 +150,20 @@ def test_what_is_left_out_is_a_usage_error(
 ) -> None:
     assert terminal.start(*argv).result(10) == 2
     assert "usage: orch-client " in capsys.readouterr().err
+
+
+def test_an_empty_action_is_not_asked_for_anew_and_a_missing_one_is(
+    terminal: Terminal, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    typed = ["Deploy", ""]
+    monkeypatch.setattr(sys.stdin, "isatty", lambda: True, raising=False)
+    monkeypatch.setattr("builtins.input", lambda prompt: typed.pop(0))
+    assert "the action is empty" in _refused(terminal, capsys, "authorize", "")
+    answer = pb.RequestAuthorizationResponse(authorization=_asked())
+    assert terminal.run("RequestAuthorization", answer, "authorize").action == "Deploy"
+    capsys.readouterr()
+    assert "the action is empty" in _refused(terminal, capsys, "authorize")
+    assert typed == []
 
 
 def test_more_than_is_read_from_a_pipe_is_refused_with_the_limit_of_an_action(
@@ -174,10 +195,14 @@ def test_a_working_directory_that_cannot_be_named_is_one_sentence(
 
 
 class Waiter:
-    """`authorize --wait`, whose stream and whose use of the approval are answered here."""
+    """`authorize --wait` or `consume --wait`, whose stream and whose use of the approval are
+    answered here."""
 
-    def __init__(self, terminal: Terminal, *flags: str) -> None:
+    def __init__(self, terminal: Terminal, *flags: str, command: str = "authorize") -> None:
         self._terminal = terminal
+        if command == "consume":
+            self.running = terminal.start("consume", "3fa8c01d2233", "--wait", *flags)
+            return
         self.running = terminal.start("authorize", "--wait", *flags, "Deploy")
         answer = pb.RequestAuthorizationResponse(authorization=_asked())
         terminal.asked("RequestAuthorization").answer(answer)
@@ -229,13 +254,40 @@ def test_the_use_is_repeated_over_restarts_of_the_server_as_one(
     first.fail(grpc.StatusCode.UNAVAILABLE, "The server stops.", "DRAINING")
     second = waiter.uses()
     second.fail(grpc.StatusCode.DEADLINE_EXCEEDED, "")
-    third = waiter.uses()
-    third.fail(grpc.StatusCode.UNAUTHENTICATED, "The token is unknown.", "UNIDENTIFIED")
     last = waiter.uses()
-    assert first.request == second.request == third.request == last.request
+    assert first.request == second.request == last.request
     last.answer(_USED)
     assert waiter.ends() == 0
     assert capsys.readouterr().err == ""
+
+
+def test_a_token_that_is_not_known_any_more_ends_the_wait(
+    terminal: Terminal, capsys: pytest.CaptureFixture[str]
+) -> None:
+    waiter = Waiter(terminal).hears(code=grpc.StatusCode.UNAVAILABLE)
+    waiter.hears(_asked(), code=grpc.StatusCode.UNAUTHENTICATED)
+    assert waiter.ends() == 5
+    assert capsys.readouterr().err.count("\n") == 1
+    waiter = Waiter(terminal).hears(_approved())
+    waiter.uses().fail(grpc.StatusCode.UNAUTHENTICATED, "The token is unknown.", "UNIDENTIFIED")
+    assert waiter.ends() == 5
+    assert capsys.readouterr().err == "orch-client: The token is unknown.\n"
+
+
+def test_over_the_unix_socket_each_attempt_is_made_with_fresh_credentials(
+    terminal: Terminal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tokens = itertools.count()
+    monkeypatch.setenv("ORCH_ADDRESS", "unix:/nowhere/orch.sock")
+    monkeypatch.setattr(channel, "credentials", lambda _: channel.bearer(f"{next(tokens)}"))
+    waiter = Waiter(terminal).hears(code=grpc.StatusCode.UNAUTHENTICATED).hears(_approved())
+    stale = waiter.uses()
+    stale.fail(grpc.StatusCode.UNAUTHENTICATED, "The token is unknown.", "UNIDENTIFIED")
+    fresh = waiter.uses()
+    assert stale.metadata[0] == ("authorization", "Bearer 3")
+    assert fresh.metadata[0] == ("authorization", "Bearer 4")
+    fresh.answer(_USED)
+    assert waiter.ends() == 0
 
 
 @pytest.mark.parametrize(
@@ -270,6 +322,7 @@ def test_an_approval_that_no_server_lets_be_used_before_it_ends_is_no_success(
     assert capsys.readouterr().err == f"{said} used.\n"
 
 
+@pytest.mark.parametrize("command", ["authorize", "consume"])
 @pytest.mark.parametrize(
     ("state", "status", "says"),
     [
@@ -281,16 +334,81 @@ def test_an_approval_that_no_server_lets_be_used_before_it_ends_is_no_success(
     ],
 )
 def test_whatever_else_becomes_of_it_is_told_and_is_no_success(
-    terminal: Terminal, capsys: pytest.CaptureFixture[str], state: str, status: int, says: str
+    terminal: Terminal,
+    capsys: pytest.CaptureFixture[str],
+    state: str,
+    status: int,
+    says: str,
+    command: str,
 ) -> None:
-    waiter = Waiter(terminal).hears(_asked(state, resolve_time=_in(-1)))
+    waiter = Waiter(terminal, command=command).hears(_asked(state, resolve_time=_in(-1)))
     assert waiter.ends() == status
     out, err = capsys.readouterr()
     assert re.search(rf"^state +{state.lower()}$", out, re.M)
     assert err == says
 
 
+_STANDS = (
+    "orch-client: 3fa8c01d2233 still stands; wait on: orch-client consume 3fa8c01d2233 --wait;"
+    " take it back: orch-client withdraw 3fa8c01d2233\n"
+)
+
+
+@pytest.mark.parametrize("command", ["authorize", "consume"])
+def test_one_that_is_still_pending_when_the_time_ends_says_how_to_go_on(
+    terminal: Terminal,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    command: str,
+) -> None:
+    monkeypatch.setattr(authorization_calls, "wait", lambda _, limit: (_asked(), limit > 2))
+    assert Waiter(terminal, "--timeout", "2s", command=command).ends() == 13
+    out, err = capsys.readouterr()
+    assert re.search(r"^state +pending$", out, re.M)
+    assert err == _STANDS
+
+
+@pytest.mark.parametrize("command", ["authorize", "consume"])
+def test_control_c_says_how_to_go_on(
+    terminal: Terminal,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    command: str,
+) -> None:
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(authorization_calls, "wait", interrupt)
+    assert Waiter(terminal, command=command).ends() == 130
+    assert capsys.readouterr().err == _STANDS
+
+
 # ---- consume, escalate, withdraw ----
+
+
+def test_a_decision_is_waited_for_by_consume_and_used(
+    terminal: Terminal, capsys: pytest.CaptureFixture[str]
+) -> None:
+    waiter = Waiter(terminal, command="consume").hears(_asked(), _approved())
+    use = waiter.uses()
+    assert (use.request.id, use.request.action) == ("3fa8c01d2233", pb.Action(cwd=str(Path.cwd())))
+    assert not waiter.running.done()
+    use.answer(_USED)
+    assert waiter.ends() == 0
+    out = capsys.readouterr().out
+    assert out.endswith("3fa8c01d2233 is used by this; it may be done now, once.\n")
+
+
+@pytest.mark.parametrize(("state", "status"), [("PENDING", 13), ("CONSUMED", 6), ("LAPSED", 6)])
+def test_what_cannot_be_used_yet_is_told_apart_from_what_is_over(
+    terminal: Terminal, capsys: pytest.CaptureFixture[str], state: str, status: int
+) -> None:
+    running = terminal.start("consume", "3fa8")
+    code = grpc.StatusCode.FAILED_PRECONDITION
+    use = terminal.asked("ConsumeAuthorization")
+    use.fail(code, "It allows nothing.", "CONFLICT", state=state)
+    assert running.result(10) == status
+    assert capsys.readouterr().err == "orch-client: It allows nothing.\n"
 
 
 def test_an_approval_is_used_from_the_folder_where_it_is(
@@ -325,6 +443,18 @@ def test_what_the_server_refuses_is_its_own_sentence(
     asked.fail(grpc.StatusCode.FAILED_PRECONDITION, "It is over.", "CONFLICT")
     assert running.result(10) == 6
     assert capsys.readouterr().err == "orch-client: It is over.\n"
+
+
+def test_each_help_says_what_its_exit_statuses_mean(capsys: pytest.CaptureFixture[str]) -> None:
+    def shown(*argv: str) -> str:
+        assert cli.main([*argv, "--help"]) == 0
+        return " ".join(capsys.readouterr().out.split())
+
+    for argv in ((), ("authorize",), ("consume",)):
+        assert "12 withdrawn" in shown(*argv)
+    assert "2 the class needs a reason, and none was given" in shown("approve")
+    assert "13 it is still pending" in shown("consume")
+    assert "Only where hook_event_name is PreToolUse" in shown("gate")
 
 
 # ---- the passphrase ----
@@ -416,6 +546,33 @@ def test_what_waits_is_shown_in_the_servers_order_with_what_it_takes(
     assert len(rows[4].partition("routine (reason)")[2].strip()) == 60
 
 
+@pytest.mark.parametrize("state", ["approved", "denied", "consumed", "lapsed", "all"])
+def test_those_in_another_state_are_listed_with_it(
+    terminal: Terminal, capsys: pytest.CaptureFixture[str], state: str
+) -> None:
+    found = [
+        _asked("APPROVED", id="a", create_time=_in(-900), resolve_time=_in(-130)),
+        _asked(id="p", create_time=_in(-310)),
+        _asked("LAPSED", id="l", resolve_time=_in(-900), close_time=_in(-190)),
+    ]
+    answer = pb.ListAuthorizationsResponse(authorizations=found)
+    request = terminal.run("ListAuthorizations", answer, "pending", "--state", state)
+    wanted = "UNSPECIFIED" if state == "all" else state.upper()
+    assert request.state == pb.AuthorizationState.Value(f"AUTHORIZATION_STATE_{wanted}")
+    head, *rows = capsys.readouterr().out.splitlines()
+    named = ["ID", "STATE", "FROM", "PRIORITY", "TO", "SINCE", "CLASS", "ACTION"]
+    assert head.split() == named
+    assert [row.split()[:2] for row in rows] == [
+        ["a", "approved"],
+        ["p", "pending"],
+        ["l", "lapsed"],
+    ]
+    times = [row.partition(" ago)")[0].rpartition("(")[2] for row in rows]
+    assert times == ["2m", "5m", "3m"]
+    terminal.run("ListAuthorizations", pb.ListAuthorizationsResponse(), "pending", "--state", state)
+    assert capsys.readouterr().out == "There is no such request.\n"
+
+
 def test_nothing_that_waits_is_said(terminal: Terminal, capsys: pytest.CaptureFixture[str]) -> None:
     terminal.run("ListAuthorizations", pb.ListAuthorizationsResponse(), "pending")
     assert capsys.readouterr().out == "Nothing waits for a decision.\n"
@@ -448,6 +605,9 @@ def test_one_that_waits_is_shown_with_its_class_its_approvers_and_its_levels(
 ) -> None:
     levels = [
         pb.AuthorizationLevel(receiver="pm", due_time=_in(-30), tell_time=_in(-30)),
+        pb.AuthorizationLevel(
+            receiver="lead", due_time=_in(-30), tell_time=_in(-30), passed_over=True
+        ),
         pb.AuthorizationLevel(receiver="human", due_time=_in(200)),
     ]
     shown = _shown(
@@ -467,9 +627,10 @@ def test_one_that_waits_is_shown_with_its_class_its_approvers_and_its_levels(
         "a human who approves it, with the passphrase if there is one, and a reason"
     )
     assert shown["approvers"] == "orchestrator, pm"
-    first, second = shown["levels"].splitlines()
+    first, second, third = shown["levels"].splitlines()
     assert re.fullmatch(r"pm     reached .* ago\)", first)
-    assert re.fullmatch(r"human  due .*\(in 3m\)", second)
+    assert re.fullmatch(r"lead   passed over, no such agent .* ago\)", second)
+    assert re.fullmatch(r"human  due .*\(in 3m\)", third)
     assert re.fullmatch(r".*\(in 4m\)", shown["expires"])
     assert (shown["folder"], shown["digest"]) == ("/srv", "ab12")
     assert not {"arguments", "tool", "lapses", "resolved", "by", "proof"} & set(shown)

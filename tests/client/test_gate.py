@@ -233,6 +233,14 @@ def test_a_usage_error_blocks(home: Home, args: tuple[str, ...]) -> None:
     assert b"error: " in done.stderr
 
 
+def test_a_deadline_that_is_none_is_told_in_words(home: Home) -> None:
+    for odd in ("0", "86401", "-1", "nan", "x"):
+        done = _gate(home, _call(), f"--deadline={odd}")
+        assert done.returncode == 2
+        says = f"argument --deadline: '{odd}' is not more than 0 and at most 86400 seconds"
+        assert says in done.stderr.decode()
+
+
 @pytest.mark.parametrize("name", ["nothing", "half", "no input", "too much"])
 def test_what_is_no_call_blocks(home: Home, name: str) -> None:
     done = _gate(home, NO_CALLS[name])
@@ -295,13 +303,14 @@ def test_a_gate_that_is_ended_blocks(home: Home, number: int) -> None:
     assert said == b"orch-client gate: blocked: no answer came in time.\n"
 
 
-def test_too_long_arguments_are_blocked_with_the_servers_sentence(
-    home: Home, server: Server, tmux: Tmux
-) -> None:
-    (said,) = _said_in_a_pane(home, tmux, _call(tool_input={"content": "x" * 262_144}))
-    assert said == (
-        "2 orch-client gate: blocked: The action.arguments has 262,158 bytes, but at most 262,144"
-        " may be."
+def test_more_than_can_be_checked_is_blocked_in_one_sentence(home: Home, tmp_path: Path) -> None:
+    most = {"content": "é" * (gate.MAX_ARGUMENTS_BYTES // 2 - 7)}  # {"content":""} has 14
+    assert len(gate.canonical(most).encode()) == gate.MAX_ARGUMENTS_BYTES
+    done = _gate(home, _call(tool_input={"content": f"{most['content']}x"}))
+    assert (done.returncode, done.stdout) == (2, b"")
+    assert done.stderr.decode() == (
+        "orch-client gate: blocked: tool_input has 3,145,729 bytes, more than 3,145,728 cannot be"
+        " checked; do it in parts.\n"
     )
 
 

@@ -6,7 +6,16 @@ from dataclasses import fields, replace
 
 import pytest
 
-from orch_server.core.audit import Link, Place, Seal, Walk, facts_text
+from orch_server.core.audit import (
+    Link,
+    Place,
+    Seal,
+    Told,
+    ToldLevel,
+    Walk,
+    facts_text,
+    levels_fact,
+)
 
 SEAL = Seal(b"k" * 32, "store")
 LINK = Link(7, 1000, "noun.past", "s", "atlas", "dev", "operator", "why", '{"x":1}')
@@ -126,3 +135,66 @@ def test_a_checkpoint_is_the_servers_own() -> None:
         replace(made, mac="ä"),
     ):
         assert not SEAL.made(other)
+
+
+# ---- what the links of an authorization tell ----
+
+LEVELS = [ToldLevel("orchestrator", 10), ToldLevel("human", 20)]
+
+
+def _step(what: str, at: int = 1, agent: str = "dev", **facts: str | int) -> Link:
+    kind, text = f"authorization.{what}", facts_text(facts)
+    return Link(7, at, kind, "z", "atlas", agent, "operator", "why", text)
+
+
+def _requested(state: str = "PENDING") -> Link:
+    return _step("requested", state=state, digest="d", human=0, levels=levels_fact(LEVELS))
+
+
+def _told(*links: Link) -> Told:
+    told = Told()
+    assert "".join(map(told.take, links)) == ""
+    return told
+
+
+def test_the_links_tell_each_column_as_it_was_left() -> None:
+    told = _told(_requested())
+    assert (told.facts["resolved_at"], told.facts["reason"], told.facts["human"]) == (None, "", 0)
+    decided = _step("approved", 5, state="APPROVED", digest="d", lapses_at=9)
+    told = _told(_requested(), decided)
+    assert [told.facts[name] for name in ("resolved_at", "reason", "lapses_at")] == [5, "why", 9]
+    used = _step("consumed", 7, state="CONSUMED", consume_request="once")
+    told = _told(_requested(), decided, used)
+    assert [told.facts[name] for name in ("closed_at", "consume_request")] == [7, "once"]
+    told = _told(_requested(), decided, _step("lapsed", 9, state="LAPSED", consume_request=""))
+    assert told.facts["consume_request"] is None
+    assert _told(_step("denied", 5)).facts["lapses_at"] is None
+
+
+def test_a_level_is_open_until_it_was_told_or_the_request_decided() -> None:
+    passed = _step("escalated", 12, level=1, passed_over=1)
+    assert _told(_requested(), passed).rows() == [
+        (1, "orchestrator", 10, 12, 0, 1),
+        (2, "human", 20, None, 1, 0),
+    ]
+    rows = _told(_requested(), passed, _step("expired", 30, state="EXPIRED")).rows()
+    assert rows is not None
+    assert [row[4] for row in rows] == [0, 0]
+    assert _told(passed).rows() is None
+
+
+def test_what_no_link_may_tell_anew_is_a_contradiction() -> None:
+    told = _told(_requested())
+    assert told.take(_step("approved", digest="e")) == "link 0 tells another digest"
+    assert told.take(_step("expired", agent="other")) == "link 0 tells another agent_id"
+    assert told.take(_step("moved", agent="other")) == ""
+    assert told.facts["agent_id"] == "other"
+
+
+@pytest.mark.parametrize(
+    "facts", ["", "[]", "[" * 9999, '{"a":[]}', '{"a":1.5}', '{"a":true}', '{"a":null}', "{"]
+)
+def test_facts_that_no_server_wrote_tell_nothing(facts: str) -> None:
+    told = Told()
+    assert told.take(replace(_requested(), facts=facts)) == ""
+    assert told.facts == {}

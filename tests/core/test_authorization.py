@@ -114,6 +114,7 @@ def test_the_operator_and_approvers_of_the_session_may_decide(decider: Decider) 
         Decider("the same pane as operator", "", KEY, operator=True),
         Decider("another role in the same pane", "o", KEY, "atlas", "orchestrator"),
         Decider("the same agent elsewhere", "dev", "h|1.1|/s|%8", "atlas", "orchestrator"),
+        Decider("the role that asked", "new", "h|1.1|/s|%6", "atlas", "developer"),
         Decider("another role", "tst", "h|1.1|/s|%4", "atlas", "tester"),
         Decider("another session", "oth", "h|1.1|/s|%5", "borealis", "orchestrator"),
         Decider("nobody"),
@@ -123,7 +124,7 @@ def test_the_operator_and_approvers_of_the_session_may_decide(decider: Decider) 
 def test_the_requester_and_strangers_may_not_decide(decider: Decider) -> None:
     with pytest.raises(NotAllowed) as caught:
         check_decider(ASKED, decider)
-    assert decider.name in caught.value.message
+    assert ("This pane" if decider.operator else decider.name) in caught.value.message
 
 
 def test_a_role_that_was_told_as_a_level_may_decide_from_then_on() -> None:
@@ -246,7 +247,7 @@ def test_the_decision_is_one_line_whatever_was_asked() -> None:
     )
     text = decision_text(denied)
     assert text.startswith("Authorization 3fa8 denied by atlas:orchestrator: Deploy to xxx")
-    assert text.endswith("….  Reason: no backup".replace("  ", " "))
+    assert text.endswith("…. Reason: no backup.")
     assert "\n" not in text
     assert len(text) < 300
 
@@ -254,14 +255,22 @@ def test_the_decision_is_one_line_whatever_was_asked() -> None:
 def test_an_approval_says_what_it_is_good_for() -> None:
     text = decision_text(replace(APPROVED, resolver="operator"))
     assert text == (
-        "Authorization 3fa8 approved by operator: Deploy. It covers this once, within 15 min."
+        "Authorization 3fa8 approved by operator: Deploy. It covers this once, within 15 min:"
+        " orch-client consume 3fa8."
+    )
+    by_gate = replace(APPROVED, bound=replace(BOUND, tool="Bash"), reason="ok.")
+    assert decision_text(replace(by_gate, lapse=timedelta(seconds=90))) == (
+        "Authorization 3fa8 approved: Deploy. Reason: ok. It covers this once, within 90 s; do the"
+        " same again."
     )
 
 
 def test_the_question_says_all_that_is_needed_to_answer_it() -> None:
-    text = asked_text(replace(ASKED, action="Deploy\n\x1b[31mnow"), level="(escalated to you)")
-    assert text == (
-        "Authorization 3fa8 (escalated to you): atlas:developer asks (high, 5 min): Deploy ?[31mnow"
-        " - answer with: orch-client approve 3fa8 | orch-client deny 3fa8 --reason WHY"
-        " A human must approve it."
+    asked, late = replace(ASKED, action="Deploy\n\x1b[31mnow"), NOW + timedelta(seconds=250)
+    assert asked_text(asked, NOW) == (
+        "Authorization 3fa8: atlas:developer asks (high, 5 min): Deploy ?[31mnow. A human must"
+        " approve it - answer with: orch-client approve 3fa8 | orch-client deny 3fa8 --reason WHY"
+    )
+    assert asked_text(asked, late, level="(escalated to you)").startswith(
+        "Authorization 3fa8 (escalated to you): atlas:developer asks (high, 50 s): Deploy"
     )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from dataclasses import replace
 from datetime import timedelta
 
@@ -17,6 +16,7 @@ from orch_server.core.policy import (
     GateRule,
     Rule,
     default_policy,
+    pattern,
     searched,
 )
 
@@ -96,6 +96,9 @@ def test_whoever_may_ever_decide_is_named_once() -> None:
         ("Bash", {"command": "ls"}, Rule.ALLOW, ROUTINE),
         ("Bash", {"command": "./deploy.sh"}, Rule.ASK, "critical"),
         ("Bash", {"command": "ls", "description": "deploy"}, Rule.ALLOW, ROUTINE),
+        ("Bash", {"command": "make prod_deploy"}, Rule.ASK, "critical"),
+        ("Bash", {"command": "./undeploy.sh"}, Rule.ALLOW, ROUTINE),
+        ("Write", {"command": "x", "file_path": ".claude/settings.json"}, Rule.ASK, ROUTINE),
         ("Bash", {"command": "orch-client hooks uninstall"}, Rule.ASK, ROUTINE),
         ("Bash", {"command": "rm .claude/settings.json"}, Rule.ASK, ROUTINE),
         ("Bash", {"command": "cd .claude; ls"}, Rule.ASK, ROUTINE),
@@ -115,9 +118,9 @@ def test_the_rules_that_hold_without_others(
 
 def test_the_first_rule_that_fits_decides() -> None:
     rules = (
-        GateRule(Rule.DENY, re.compile("Bash"), re.compile("rm -rf")),
-        GateRule(Rule.ASK, re.compile("Bash"), action_class="critical"),
-        GateRule(Rule.ALLOW, input=re.compile("^/tmp/")),
+        GateRule(Rule.DENY, pattern("Bash"), pattern("rm -rf")),
+        GateRule(Rule.ASK, pattern("Bash"), action_class="critical"),
+        GateRule(Rule.ALLOW, input=pattern("^/tmp/")),
     )
     policy = replace(POLICY, gate=rules, gate_default=Rule.DENY)
     assert policy.judge("Bash", '{"command": "rm -rf deploy"}').then is Rule.DENY
@@ -130,7 +133,8 @@ def test_the_first_rule_that_fits_decides() -> None:
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
-        ('{"command": "ls", "path": "x"}', "ls"),
+        ('{"path": "x", "command": "ls"}', "ls\nx"),
+        ("[" * 100_000, "[" * 100_000),
         ('{"path": "x"}', "x"),
         ('{"command": 1}', '{"command": 1}'),
         ("[1]", "[1]"),
@@ -139,3 +143,23 @@ def test_the_first_rule_that_fits_decides() -> None:
 )
 def test_what_rules_look_at(arguments: str, expected: str) -> None:
     assert searched(arguments) == expected
+
+
+def test_no_text_makes_a_rule_slow() -> None:
+    """With a backtracking engine these never end; the suite's time-out would say so."""
+    cubic, exponential = pattern("git.*push.*--force"), pattern("(a+)+$")
+    assert cubic.search("git push " * 200_000) is None
+    assert exponential.search("a" * 200_000 + "!") is None
+
+
+def test_a_class_of_ones_own_decides_what_the_built_in_rules_ask() -> None:
+    mine = ActionClass("mine", ("lead",), QUARTER, ("ship",), human=True)
+    policy = replace(POLICY, classes=(mine,))
+    assert policy.judge("Bash", '{"command": "ship it"}').then is Rule.ASK
+    assert policy.judge("Bash", '{"command": "deploy it"}').then is Rule.ALLOW
+
+
+@pytest.mark.parametrize("text", ["(?=x)", "[", "a{1,100000}"])
+def test_what_is_no_pattern_is_told(text: str) -> None:
+    with pytest.raises(ValueError, match=r"\S"):
+        pattern(text)

@@ -133,13 +133,37 @@ def test_a_waiter_goes_on_over_a_killed_server_and_uses_its_approval(
     assert _state(home, asked) == "consumed"
 
 
+def test_who_gave_up_waiting_waits_on_by_consume_and_uses_the_approval(
+    home: Home, server: Server, shells: Callable[[str], Shell]
+) -> None:
+    developer = shells("developer")
+    done = developer.run("authorize", "--wait", "--timeout", "1s", "Tidy up")
+    asked = _pending(home)["id"]
+    hint = f"orch-client: {asked} still stands; wait on: orch-client consume {asked} --wait;"
+    assert (done.status, done.err.count("\n")) == (13, 1)
+    assert done.err.startswith(hint)
+    done = developer.run("consume", asked, "--wait", "--timeout", "0.5s")
+    assert (done.status, done.err.startswith(hint)) == (13, True)
+    waiter = developer.start("consume", asked[:8], "--wait")
+    assert home.client("approve", asked).returncode == 0
+    done = waiter()
+    assert (done.status, done.err) == (0, "")
+    assert done.out.endswith(f"{asked} is used by this; it may be done now, once.\n")
+    says = f"orch-client: {asked} was used by another command; ask anew.\n"
+    done = developer.run("consume", asked, "--wait")
+    assert (done.status, done.err) == (6, says)
+    denied = developer.asks("Tidy more")
+    assert home.client("deny", denied, "--reason", "no").returncode == 0
+    assert developer.run("consume", denied, "--wait").status == 10
+
+
 def test_an_approval_holds_once_for_the_one_that_asked_where_it_asked(
     home: Home, server: Server, shells: Callable[[str], Shell], tmp_path: Path
 ) -> None:
     developer, tester = shells("developer"), shells("tester")
     asked = developer.asks("Tidy up")
     says = f"Authorization {asked} is still pending; nothing was approved"
-    developer.fails(6, says, "consume", asked)
+    developer.fails(13, says, "consume", asked)
     assert home.client("approve", asked).returncode == 0
     elsewhere = f"Authorization {asked} covers another action, or the same one elsewhere"
     developer.fails(5, elsewhere, "consume", asked, cwd=tmp_path)
@@ -209,6 +233,7 @@ def test_the_next_level_is_told_when_somebody_asks_for_it(
     home: Home, server: Server, shells: Callable[[str], Shell]
 ) -> None:
     developer, tester, lead = shells("developer"), shells("tester"), shells("orchestrator")
+    shells("project_manager")  # else the orchestrator is asked in its place
     asked = developer.asks("--to", "project_manager", "Tidy up")
     tester.fails(5, "atlas:tester may not escalate", "escalate", asked)
     first, second = home.json("authorization", asked)["levels"]
@@ -290,11 +315,8 @@ class Place:
 
 
 def _token(home: Home, role: str, port: str) -> dict[str, str]:
-    made = ["orch-server", "token", "create", "--session", "atlas", "--role", role]
-    done = subprocess.run(
-        made, env=home.env(), capture_output=True, text=True, timeout=20, check=True
-    )
-    return {"ORCH_ADDRESS": f"127.0.0.1:{port}", "ORCH_TOKEN": done.stdout.strip()}
+    token = _orch_server(home, "token", "create", "--session", "atlas", "--role", role)
+    return {"ORCH_ADDRESS": f"127.0.0.1:{port}", "ORCH_TOKEN": token.strip()}
 
 
 @pytest.fixture(scope="module")
@@ -400,7 +422,8 @@ _RANGE = "The deadline is out of range; use 1 s to 24 h."
         ("operator", ("withdraw", "{consumed}"), 6, f"{{consumed}} is already consumed; {_OVER}"),
         ("operator", ("withdraw", "{denied}"), 6, f"{{denied}} is already denied; {_OVER}"),
         ("pm", ("withdraw", "{pending}"), 5, "atlas:pm may not withdraw authorization {pending}"),
-        ("developer", ("consume", "{pending}"), 6, "{pending} is still pending; nothing was"),
+        ("developer", ("consume", "{pending}"), 13, "{pending} is still pending; nothing was"),
+        ("developer", ("consume", "ffff", "--wait"), 4, "There is no authorization 'ffff'"),
         ("developer", ("consume", "{denied}"), 6, "{denied} is denied; it allows nothing"),
         ("developer", ("consume", "{expired}"), 6, "{expired} is expired; it allows nothing"),
         ("developer", ("consume", "{cancelled}"), 6, "{cancelled} is cancelled; it allows nothing"),
@@ -458,6 +481,57 @@ def test_a_flag_that_means_nothing_is_a_usage_error(place: Place) -> None:
         assert (done.returncode, done.stdout) == (2, "")
         assert "usage: orch-client" in done.stderr
     assert len(place.home.json("pending")) == 2
+
+
+def test_each_state_is_listed_by_itself_and_all_together(place: Place) -> None:
+    for state in ("approved", "denied", "cancelled", "consumed", "expired", "lapsed"):
+        listed = place.home.json("pending", "--state", state)
+        assert [one["id"] for one in listed] == ([place.ids[state]] if state in place.ids else [])
+    listed = place.home.json("pending", "--state", "all", "--session", "atlas")
+    assert {one["id"] for one in listed} == set(place.ids.values())
+    assert place.home.json("pending", "--state", "pending") == place.home.json("pending")
+
+
+def test_a_revoked_token_ends_a_wait_when_the_server_comes_back(home: Home) -> None:
+    home.configure(_POLICY)
+    listens = ("--listen", home.address, "--listen")
+    server = Server(home, *listens, "127.0.0.1:0").start()
+    try:
+        port = re.search(r"127\.0\.0\.1:(\d+)", server.ready_line)
+        assert port
+        developer = _token(home, "developer", port[1])
+        asked = home.json("authorize", "Tidy", **developer)["id"]
+        waiter = subprocess.Popen(
+            [str(BIN / "orch-client"), "consume", asked, "--wait", "--timeout", "30s"],
+            env=home.env(**developer),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        with waiter:
+            server.kill()
+            _orch_server(home, "token", "revoke", _token_id(home))
+            server = Server(home, *listens, f"127.0.0.1:{port[1]}").start()
+            out, err = waiter.communicate(timeout=25)
+        assert (waiter.returncode, err.count("\n")) == (5, 1), (out, err)
+    finally:
+        server.end()
+
+
+def _token_id(home: Home) -> str:
+    return str(json.loads(_orch_server(home, "token", "list", "--json"))[0]["id"])
+
+
+def _orch_server(home: Home, *args: str) -> str:
+    done = subprocess.run(
+        ["orch-server", *args],
+        env=home.env(),
+        capture_output=True,
+        text=True,
+        timeout=20,
+        check=True,
+    )
+    return done.stdout
 
 
 def test_what_waits_is_listed_by_urgency_with_what_it_takes(place: Place) -> None:

@@ -21,7 +21,7 @@ from tests.support import PATIENCE
 def passphrase(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Passphrase:
     """None is set; hashing and the penalty are made quick."""
     monkeypatch.setitem(module._COST, "n", 2**4)
-    monkeypatch.setattr(module, "_PENALTY", 0.01)
+    monkeypatch.setattr(module, "PENALTY", 0.01)
     return Passphrase(folder / "passphrase")
 
 

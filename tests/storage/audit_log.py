@@ -42,7 +42,10 @@ def asked(name: str, seconds: float = 0.0) -> Authorization:
         lapse=timedelta(minutes=15),
         bound=Action("", f"do {name}", "/srv"),
         digest=name * 5,
-        levels=(Level("human", at + timedelta(minutes=20)),),
+        levels=(
+            Level("orchestrator", at + timedelta(minutes=10)),
+            Level("human", at + timedelta(minutes=20)),
+        ),
     )
 
 

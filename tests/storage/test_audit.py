@@ -17,7 +17,7 @@ from orch_server.core.audit import Place, Seal
 from orch_server.core.authorization import AuthorizationState as State
 from orch_server.core.errors import Conflict, NotFound, StartupError, StoreUnavailable
 from orch_server.services.audit import AuditService
-from orch_server.storage import alerts
+from orch_server.storage import agents, alerts
 from orch_server.storage.audit import Files
 from orch_server.storage.audit_check import verify
 from orch_server.storage.store import Transaction
@@ -436,6 +436,91 @@ def test_the_command_tells_by_its_status(
     status, said = _cli(capsys, "--home", str(home), "--json")
     shown = json.loads(said)
     assert (status, shown["links"], shown["faults"], len(shown["findings"])) == (1, 55, 55, 20)
+
+
+@pytest.mark.parametrize(
+    ("edit", "said"),
+    [
+        (
+            "insert into authorization_level (authorization_id, level, receiver, due_at, told_at,"
+            " open) values ('aaaaaaaaaaaa', 3, 'tester', 1, 1, 0)",
+            "aaaaaaaaaaaa has a level more than its 2: it was put in",
+        ),
+        (
+            "insert into authorization_level (authorization_id, level, receiver, due_at)"
+            " values ('nobody', 1, 'tester', 1)",
+            "levels of no authorization were put in: 1",
+        ),
+        ("delete from authorization_level where level = 2", "aaaaaaaaaaaa has no level 2"),
+        (
+            "update authorization_level set told_at = 1 where level = 1",
+            "says told_at of its level 1 is '1', but its links say NULL",
+        ),
+        (
+            "update authorization_level set receiver = 'tester' where level = 1",
+            "receiver of its level 1 is 'tester', but its links say 'orchestrator'",
+        ),
+        ("update authorization set agent_id = 'other', requester_pane = 'x'", "requester_pane 'x'"),
+        (
+            "update authorization set consume_request = ''",
+            "consume_request '', but its links say NULL",
+        ),
+        ("update authorization set resolved_at = 0", "resolved_at '0', but its links say NULL"),
+        ("update authorization set reason = x''", "says reason 'X"),
+    ],
+)
+def test_a_request_that_was_edited_is_found_before_and_after_its_decision(
+    folder: Path, edit: str, said: str
+) -> None:
+    async def body(at: Opened) -> None:
+        await _prepared(at)
+        assert verify(at.path).findings == []
+        rows(at.path, edit)
+        assert said in "; ".join(verify(at.path).findings)
+        if not edit.endswith(("= 0", "= x''")):  # what the decision itself writes anew
+            await decide(at, "a" * 12)
+            assert verify(at.path).faults
+
+    _run(folder, body)
+
+
+def test_what_the_server_tells_on_of_an_edited_row_contradicts_the_request(folder: Path) -> None:
+    async def body(at: Opened) -> None:
+        await _prepared(at)
+        rows(at.path, "update authorization set digest = 'x', session = 'y'")
+        await decide(at, "a" * 12)
+        rows(at.path, "update authorization set digest = ?, session = 'atlas'", "a" * 60)
+        assert verify(at.path).findings == [
+            "authorization aaaaaaaaaaaa: link 3 tells another digest, session"
+        ]
+
+    _run(folder, body)
+
+
+def test_a_request_that_moves_with_its_pane_to_another_agent_is_no_fault(folder: Path) -> None:
+    async def body(at: Opened) -> None:
+        await _prepared(at)
+        await add_agent(at.store, agent("new"))
+        await at.store.write(lambda tx: agents.move_open_work(tx, "dev", "new"))
+        assert verify(at.path).findings == []
+        await decide(at, "a" * 12)
+        assert verify(at.path).findings == []
+
+    _run(folder, body)
+
+
+def test_without_the_key_the_links_are_counted_all_the_same(folder: Path) -> None:
+    path = filled(folder / "log")
+    (folder / "log" / "audit" / "key").unlink()
+    report = verify(path)
+    assert (report.links, report.faults) == (verify(path).links, 1)
+    assert report.links > 50
+    assert report.first == START
+    assert "the key is missing" in report.findings[0]
+    path.write_bytes(b"no database at all " * 400)
+    report = verify(path)
+    assert (report.links, report.faults) == (0, 2)
+    assert "the database does not hold an audit that can be read" in report.findings[1]
 
 
 def test_a_log_that_is_being_written_has_no_fault(folder: Path) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,7 @@ from google.protobuf.duration_pb2 import Duration
 from orch.v1 import authorization_pb2 as auth
 from orch.v1 import delivery_pb2, messaging_pb2
 from orch_server.core.identity import Incarnation, InPane
-from orch_server.core.policy import GateRule, Rule, default_policy
+from orch_server.core.policy import GateRule, Rule, default_policy, pattern
 from tests.transport.harness import PATIENCE, Serving, Stream, fails, run
 
 Code = grpc.StatusCode
@@ -353,13 +352,81 @@ async def _escalate(at: Serving, asked: Any, role: str = "developer") -> Any:
     return answer.authorization
 
 
-def test_a_level_that_nobody_holds_is_passed_over(folder: Path) -> None:
+def test_when_no_agent_can_answer_a_human_is_told_at_once(folder: Path) -> None:
     async def body(at: Serving) -> None:
         await at.alive("developer", "%1")
-        asked = await _ask(at, "tidy up", approver_role="project_manager")
-        told = await _escalate(at, asked)
-        assert all(level.HasField("tell_time") for level in told.levels)
+        asked = await _get(at, await _ask(at, "tidy up", approver_role="project_manager"))
+        told = [(one.receiver, one.passed_over, one.HasField("tell_time")) for one in asked.levels]
+        assert told == [("orchestrator", True, True), ("human", False, True)]
         assert await _texts(at, asked) == []
+        alerts, _ = await at.core.alerts.list_page("", 0, "")
+        assert [a.subject for a in alerts] == [asked.id]
+        error = await fails(_escalate(at, asked))
+        assert error.code is Code.FAILED_PRECONDITION
+
+    run(folder, body)
+
+
+def test_the_first_approver_that_is_there_is_asked(folder: Path) -> None:
+    async def body(at: Serving) -> None:
+        await at.alive("developer", "%1")
+        await at.alive("project_manager", "%2")
+        asked = await _ask(at, "tidy up")
+        assert asked.approver_role == "project_manager"
+        assert [one.receiver for one in asked.levels] == ["orchestrator", "human"]
+        other = await _ask(at, "tidy more", approver_role="orchestrator")
+        assert other.approver_role == "orchestrator"
+        assert (await _get(at, other)).levels[0].HasField("tell_time")
+        error = await fails(_ask(at, "tidy", "project_manager", approver_role="project_manager"))
+        assert error.fields == ("approver_role",)
+
+    run(folder, body)
+
+
+def test_who_waits_for_a_yes_and_uses_it_is_not_told_of_it_again(folder: Path) -> None:
+    async def body(at: Serving) -> None:
+        await _team(at)
+        asked, other = await _ask(at), await _ask(at, "Deploy more")
+        for one in (asked, other):
+            wait = at.authorization.WaitAuthorization(auth.WaitAuthorizationRequest(id=one.id))
+            await _next(wait)
+            await _approve(at, one)
+            assert (await _next(wait)).authorization.state == auth.AUTHORIZATION_STATE_APPROVED
+        await _consume(at, asked)
+        at.clock.advance(2)
+        states = {who: state for who, _, state in await _texts(at, asked)}
+        assert states["atlas:developer"] == "CANCELLED"
+        assert (await _texts(at, other))[-1][0] == "atlas:developer"
+        assert (await _texts(at, other))[-1][2] == "PENDING"
+
+    run(folder, body, loops=())
+
+
+def test_one_request_id_stands_for_one_action(folder: Path) -> None:
+    async def body(at: Serving) -> None:
+        await _team(at)
+        await _ask(at, "tidy", request_id="r")
+        error = await fails(_ask(at, "remove all", request_id="r"))
+        assert (error.code, "request_id" in error.message) == (Code.FAILED_PRECONDITION, True)
+        asked = (await _check(at)).authorization
+        await _approve(at, asked)
+        await _check(at, request="g")
+        other = auth.Action(tool="Bash", arguments="{}")
+        assert "request_id" in (await fails(_check(at, other, request="g"))).message
+        at.clock.advance(15 * 60)
+        assert (await _check(at, request="g")).verdict == auth.ACTION_VERDICT_DENIED
+
+    run(folder, body, policy=ALL)
+
+
+def test_what_the_policy_allows_may_be_long_and_what_is_asked_may_not(folder: Path) -> None:
+    async def body(at: Serving) -> None:
+        await _team(at)
+        long = '{"file_path":"/tmp/x","content":"%s"}' % ("x" * 300_000)
+        allowed = await _check(at, auth.Action(tool="Write", arguments=long))
+        assert allowed.verdict == auth.ACTION_VERDICT_ALLOWED
+        asked = auth.Action(tool="Write", arguments=long.replace("/tmp/x", "/x/.claude/y"))
+        assert (await fails(_check(at, asked))).fields == ("action.arguments",)
 
     run(folder, body)
 
@@ -544,8 +611,8 @@ def test_the_decision_is_not_typed_to_one_who_has_it_from_the_gate(folder: Path)
 
 def test_the_rules_of_the_policy_decide_alone(folder: Path) -> None:
     gate = (
-        GateRule(Rule.DENY, input=re.compile("rm")),
-        GateRule(Rule.ALLOW, tool=re.compile("Read")),
+        GateRule(Rule.DENY, input=pattern("rm")),
+        GateRule(Rule.ALLOW, tool=pattern("Read")),
     )
 
     async def body(at: Serving) -> None:

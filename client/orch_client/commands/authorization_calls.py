@@ -9,9 +9,9 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
-from orch_client.errors import REFUSED, UNREACHABLE, USAGE, ClientError
+from orch_client.errors import PENDING, REFUSED, UNREACHABLE, USAGE, ClientError
 
 if TYPE_CHECKING:
     from orch.v1 import authorization_pb2 as pb
@@ -63,8 +63,8 @@ def _passphrase(wanted: str) -> str:
         raise ClientError("the passphrase is not valid UTF-8.", USAGE) from exc
 
 
-def all_pending(session: str) -> list[pb.Authorization]:
-    """All that waits for a decision, in the server's order."""
+def all_in(state: str, session: str) -> list[pb.Authorization]:
+    """All in a state such as "PENDING", or in any for "UNSPECIFIED", in the server's order."""
     import grpc
 
     from orch.v1 import authorization_pb2 as pb
@@ -72,7 +72,9 @@ def all_pending(session: str) -> list[pb.Authorization]:
 
     found: list[pb.Authorization] = []
     request = pb.ListAuthorizationsRequest(
-        session=session, state=pb.AUTHORIZATION_STATE_PENDING, page_size=_PAGE
+        session=session,
+        state=pb.AuthorizationState.Value(f"AUTHORIZATION_STATE_{state}"),
+        page_size=_PAGE,
     )
     with channel.connected() as (grpc_channel, metadata):
         stub = _stub(grpc_channel)
@@ -137,6 +139,25 @@ def use(approved: pb.Authorization, cwd: str, limit: float | None) -> None:
             f"{approved.id} was approved, but no server answered that could let it be used.",
             UNREACHABLE,
         )
+
+
+def use_now(authorization_id: str, cwd: str) -> pb.Authorization:
+    """Uses what was approved already. Raises ClientError, with PENDING when nobody has decided."""
+    import grpc
+
+    from orch_client import channel
+
+    request = consumption(authorization_id, cwd)
+    with channel.connected() as (grpc_channel, metadata):
+        try:
+            call = _stub(grpc_channel).ConsumeAuthorization
+            used = call(request, timeout=channel.DEADLINE, metadata=metadata).authorization
+        except grpc.RpcError as exc:
+            info = channel.error_info(exc)
+            if info is None or info.metadata.get("state") != "PENDING":
+                raise
+            raise ClientError(exc.details() or "It is still pending.", PENDING) from exc
+    return cast("pb.Authorization", used)
 
 
 def consumption(authorization_id: str, cwd: str) -> pb.ConsumeAuthorizationRequest:

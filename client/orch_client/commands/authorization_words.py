@@ -10,6 +10,7 @@ from orch_client import output
 
 if TYPE_CHECKING:
     from google.protobuf.duration_pb2 import Duration
+    from google.protobuf.timestamp_pb2 import Timestamp
 
     from orch.v1 import authorization_pb2 as pb
 
@@ -35,21 +36,35 @@ def visible(text: str) -> str:
 
 
 def print_pending(found: Iterable[pb.Authorization]) -> None:
-    """A table of them, in the order in which they come."""
-    rows = [
-        (
-            one.id,
-            f"{one.session}:{one.requester_role}",
-            _priority(one),
-            one.approver_role,
-            output.moment(one.deadline),
-            _class(one),
-            output.one_line(one.action),
-        )
-        for one in found
-    ]
+    """A table of those that wait, in the order in which they come."""
+    rows = [_row(one, [], output.moment(one.deadline)) for one in found]
     head = ("ID", "FROM", "PRIORITY", "TO", "EXPIRES", "CLASS", "ACTION")
     output.print_table(head, rows, "Nothing waits for a decision.")
+
+
+def print_all(found: Iterable[pb.Authorization]) -> None:
+    """A table of them, with the state of each and since when it has been in it."""
+    rows = [_row(one, [state(one)], output.moment(_since(one))) for one in found]
+    head = ("ID", "STATE", "FROM", "PRIORITY", "TO", "SINCE", "CLASS", "ACTION")
+    output.print_table(head, rows, "There is no such request.")
+
+
+def _row(one: pb.Authorization, states: Sequence[str], when: str) -> Sequence[str]:
+    return (
+        one.id,
+        *states,
+        f"{one.session}:{one.requester_role}",
+        _priority(one),
+        one.approver_role,
+        when,
+        _class(one),
+        output.one_line(one.action),
+    )
+
+
+def _since(one: pb.Authorization) -> Timestamp:
+    times = (one.close_time, one.resolve_time, one.create_time)
+    return next((at for at in times if at.seconds), one.create_time)
 
 
 def _class(one: pb.Authorization) -> str:
@@ -130,7 +145,8 @@ def _levels(found: pb.Authorization) -> Iterable[str]:
     is_open = state(found) == "pending"
     for one in found.levels:
         if one.HasField("tell_time"):
-            when = f"reached {output.moment(one.tell_time)}"
+            what = "passed over, no such agent" if one.passed_over else "reached"
+            when = f"{what} {output.moment(one.tell_time)}"
         else:
             when = f"due {output.moment(one.due_time)}" if is_open else "not reached"
         yield f"{one.receiver.ljust(width)}  {when}"

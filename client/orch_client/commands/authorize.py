@@ -33,11 +33,14 @@ exit status with --wait: 0 approved, and used by this: it may be done now, once;
   6 approved, but used by another command or lapsed""",
     "consume": """
   orch-client consume 3fa8 && ./deploy
+  orch-client consume 3fa8 --wait --timeout 10m && ./deploy
 
-exit status: 0 it may be done now, once; 6 it was used, has lapsed or was not approved;
-  5 it is another agent's, or for another folder or pane""",
+exit status: 0 it may be done now, once; 13 it is still pending;
+  6 it was used, has lapsed or was not approved; 5 it is another agent's, or for another folder
+  or pane; with --wait as of authorize --wait: also 10 denied, 11 expired, 12 withdrawn""",
     "pending": """
-  orch-client pending --session atlas""",
+  orch-client pending --session atlas
+  orch-client pending --state approved           those that may be used still""",
     "authorization": """
   orch-client authorization 3fa8                 one, with all that is known of it
   orch-client authorization stats                how long decisions took, in the last 7 days
@@ -45,7 +48,8 @@ exit status: 0 it may be done now, once; 6 it was used, has lapsed or was not ap
     "approve": f"""
   orch-client approve 3fa8
   orch-client approve 3fa8 --reason "after the backup"
-{_DECIDED[1:]}""",
+{_DECIDED[1:]},
+  2 the class needs a reason, and none was given""",
     "deny": f"""
   orch-client deny 3fa8 --reason "not before the backup"{_DECIDED}""",
     "withdraw": """
@@ -67,6 +71,7 @@ _METHODS = {
     "approve": "ApproveAuthorization",
     "deny": "DenyAuthorization",
 }
+_STATES = ("pending", "approved", "denied", "expired", "cancelled", "consumed", "lapsed", "all")
 _STATS = "stats"
 _WINDOW = "7d"
 _MAX_ACTION_BYTES = 16 * 1024
@@ -80,6 +85,12 @@ def configure(parser: argparse.ArgumentParser, name: str) -> None:
         _configure_authorize(parser)
     elif name == "pending":
         parser.add_argument("--session", default="", help="only this session")
+        parser.add_argument(
+            "--state",
+            choices=_STATES,
+            default="pending",
+            help="those in this state instead of those that wait",
+        )
     elif name == "authorization":
         parser.add_argument(
             "--since",
@@ -92,7 +103,9 @@ def configure(parser: argparse.ArgumentParser, name: str) -> None:
         )
     else:
         parser.add_argument("id", metavar="ID", help="an authorization's id or the beginning of it")
-    if name == "deny":
+    if name == "consume":
+        _configure_wait(parser)
+    elif name == "deny":
         parser.add_argument("--reason", required=True, help="why not")
     elif name == "approve":
         parser.add_argument(
@@ -110,6 +123,11 @@ def _configure_authorize(parser: argparse.ArgumentParser) -> None:
         metavar="DURATION",
         help="how long there is to decide, 1s to 24h; by the priority if not given",
     )
+    _configure_wait(parser)
+    parser.add_argument("action", metavar="ACTION", nargs="?", help="what is to be done")
+
+
+def _configure_wait(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--wait", action="store_true", help="wait for the decision, and use the approval"
     )
@@ -118,7 +136,6 @@ def _configure_authorize(parser: argparse.ArgumentParser) -> None:
         metavar="DURATION",
         help="wait at most so long: 90s, 5m, 1h; the request stands",
     )
-    parser.add_argument("action", metavar="ACTION", nargs="?", help="what is to be done")
 
 
 def run(args: argparse.Namespace, name: str) -> int:
@@ -128,21 +145,17 @@ def run(args: argparse.Namespace, name: str) -> int:
     if name == "pending":
         return _pending(args)
     if name == "consume":
-        request = calls.consumption(args.id, _folder())
-        _show(calls.call("ConsumeAuthorization", request).authorization, args.json)
-        return 0
+        return _consume(args)
     if name == "authorization" and args.id == _STATS:
         return _stats(args)
     return _by_id(args, name)
 
 
-# ---- asking ----
+# ---- asking, using ----
 
 
 def _authorize(args: argparse.Namespace) -> int:
-    if args.timeout and not args.wait:
-        raise ClientError("--timeout goes with --wait.", errors.USAGE)
-    limit = parse_duration(args.timeout) if args.timeout else None
+    limit = _limit(args)
     deadline = _length(args.deadline, "--deadline")
     folder = _folder()
     action = read_text(_action(args.action), "action", _MAX_ACTION_BYTES)
@@ -166,16 +179,46 @@ def _authorize(args: argparse.Namespace) -> int:
         return 0
     if not args.json:
         print(f"{asked.id} asked of {asked.approver_role}; waiting", flush=True)
+    return _decision(asked.id, folder, limit, args)
+
+
+def _consume(args: argparse.Namespace) -> int:
+    limit = _limit(args)
+    folder = _folder()
+    if args.wait:
+        return _decision(args.id, folder, limit, args)
+    _show(calls.use_now(args.id, folder), args.json)
+    return 0
+
+
+def _limit(args: argparse.Namespace) -> float | None:
+    """How many seconds to wait at most; None for as long as it takes."""
+    if args.timeout is not None and not args.wait:
+        raise ClientError("--timeout goes with --wait.", errors.USAGE)
+    return None if args.timeout is None else parse_duration(args.timeout)
+
+
+def _decision(given_id: str, folder: str, limit: float | None, args: argparse.Namespace) -> int:
+    """Waits for the decision, and uses the approval."""
     try:
-        found, is_decided = calls.wait(asked.id, limit)
+        found, is_decided = calls.wait(given_id, limit)
     except KeyboardInterrupt:
-        stands = f"{asked.id} still stands; take it back: orch-client withdraw {asked.id}"
-        raise ClientError(stands, _INTERRUPTED) from None
+        raise _stands(given_id, _INTERRUPTED) from None
     if found.id:
         _show(found, args.json)
     if not is_decided:
-        return errors.PENDING
+        raise _stands(found.id or given_id, errors.PENDING)
     return _use(found, folder, args) if words.state(found) == "approved" else _ended(found)
+
+
+def _stands(given_id: str, status: int) -> ClientError:
+    """Nobody has decided."""
+    name = output.one_line(given_id)
+    return ClientError(
+        f"{name} still stands; wait on: orch-client consume {name} --wait;"
+        f" take it back: orch-client withdraw {name}",
+        status,
+    )
 
 
 def _use(approved: pb.Authorization, folder: str, args: argparse.Namespace) -> int:
@@ -206,9 +249,9 @@ def _ended(found: pb.Authorization) -> int:
 
 def _action(given: str | None) -> str | None:
     """What was given, else what is typed on a terminal; None for standard input."""
-    if not given and sys.stdin.isatty():
+    if given is None and sys.stdin.isatty():
         return input("Action: ")
-    return None if given in ("", "-") else given
+    return None if given == "-" else given
 
 
 def _folder() -> str:
@@ -228,11 +271,14 @@ def _folder() -> str:
 
 
 def _pending(args: argparse.Namespace) -> int:
-    found = calls.all_pending(args.session)
+    state = "UNSPECIFIED" if args.state == "all" else args.state.upper()
+    found = calls.all_in(state, args.session)
     if args.json:
         output.print_json_list(found)
-    else:
+    elif args.state == "pending":
         words.print_pending(found)
+    else:
+        words.print_all(found)
     return 0
 
 

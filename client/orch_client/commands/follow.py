@@ -14,12 +14,7 @@ from orch_client.errors import ClientError
 
 _CODE = grpc.StatusCode
 #: The server restarts, or our own time ended.
-_WORTH_WAITING = (
-    _CODE.UNAVAILABLE,
-    _CODE.CANCELLED,
-    _CODE.DEADLINE_EXCEEDED,
-    _CODE.UNAUTHENTICATED,
-)
+_WORTH_WAITING = (_CODE.UNAVAILABLE, _CODE.CANCELLED, _CODE.DEADLINE_EXCEEDED)
 
 
 def follow(
@@ -56,9 +51,16 @@ def _once(watch: Any, take: Callable[[Any], None], left: float | None) -> bool:
         if exc.status != errors.UNREACHABLE:
             raise
     except grpc.RpcError as exc:
-        if exc.code() not in _WORTH_WAITING:
+        if not _is_worth_waiting(exc.code(), target):
             channel.fail(exc, target)
     return False
+
+
+def _is_worth_waiting(code: grpc.StatusCode, target: str) -> bool:
+    """Over a Unix socket each attempt has fresh credentials, which a server that was restarted
+    knows; over TCP it is always the same token."""
+    is_stale = code is _CODE.UNAUTHENTICATED and target.startswith("unix:")
+    return is_stale or code in _WORTH_WAITING
 
 
 def _pause(ends: float | None) -> float:

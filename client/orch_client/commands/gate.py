@@ -26,7 +26,8 @@ EXAMPLES = """examples:
 
 It stands in Claude Code's settings as the hook PreToolUse, where 'orch-client hooks install --gate'
 puts it, so that a client that is missing or hangs blocks, too. The call's JSON comes on standard
-input: tool_name, tool_input and cwd.
+input: tool_name, tool_input and cwd. Only where hook_event_name is PreToolUse, as Claude Code has
+it, JSON is printed when an approval was used, so that Claude Code does not ask once more.
 
 exit status:
   0 a clear yes; 2 everything else, with one sentence on standard error
@@ -36,6 +37,8 @@ YES, NO = 0, 2
 DEADLINE = 280.0
 EVENT = "PreToolUse"
 MAX_INPUT_BYTES = 32 * 1024 * 1024
+#: What the server checks; with the rest of the call it fits into one gRPC message of 4 MiB.
+MAX_ARGUMENTS_BYTES = 3 * 1024 * 1024
 _ENDS = (signal.SIGALRM, signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 _LONGEST = 86_400.0
 _SHOWN = 2000
@@ -120,6 +123,13 @@ def canonical(given: dict[str, Any]) -> str:
     except (ValueError, RecursionError) as exc:
         raise ClientError(f"tool_input has no canonical form ({exc}).", USAGE) from exc
     _check_text("tool_input", text)
+    size = len(text.encode())
+    if size > MAX_ARGUMENTS_BYTES:
+        raise ClientError(
+            f"tool_input has {size:,} bytes, more than {MAX_ARGUMENTS_BYTES:,} cannot be checked;"
+            " do it in parts.",
+            USAGE,
+        )
     return text
 
 
@@ -273,5 +283,7 @@ def _seconds(given: str) -> float:
     except ValueError:
         seconds = 0.0
     if not 0 < seconds <= _LONGEST:
-        raise argparse.ArgumentTypeError(f"'{given}' is not in (0, {_LONGEST:g}] seconds")
+        raise argparse.ArgumentTypeError(
+            f"'{given}' is not more than 0 and at most {_LONGEST:.0f} seconds"
+        )
     return seconds

@@ -14,12 +14,12 @@ import shlex
 import shutil
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 from orch_client import output
-from orch_client.commands import gate
+from orch_client.commands import gate, gate_entry
 from orch_client.commands.hook import TELLS
 from orch_client.errors import ClientError
 
@@ -35,13 +35,11 @@ An agent that runs already takes the hooks up when it starts anew.
 _ACTIONS = ("install", "uninstall", "show")
 _DEFAULT = ".claude/settings.local.json"
 _TIMEOUT = 10
-#: Each ends before the next: the gate by itself, by `timeout`, by Claude Code, which then lets the
-#: tool run. Whatever becomes of the client, the shell makes 2 of it, which blocks.
-GATE = "timeout -k 1 290 orch-client gate || exit 2"
-_GATE_TIMEOUT = 300
-_GATE_ENDS = ["||", "exit", "2"]
-_PLAIN = re.compile(r"[\w.,:=/-]+")
+_SHOWN = 500
 _INDENT = re.compile(r"^\{\r?\n([ \t]+)\S")
+
+#: Event, group and entry of a hook.
+_Found = tuple[str, dict[str, Any], dict[str, Any]]
 
 
 def configure(parser: argparse.ArgumentParser, name: str) -> None:
@@ -71,17 +69,27 @@ def _edit(path: Path, args: argparse.Namespace) -> int:
         (install if args.action == "install" else uninstall)(settings, only_gate=args.gate)
         if json.dumps(settings) != before:
             _write(path, _format(settings, text))
-    if args.action == "install" and shutil.which("orch-client") is None:
-        say = (
-            "orch-client is not on the PATH here, and the hooks call it by that name; put it there."
-        )
-        print(f"orch-client: {say}", file=sys.stderr)
+    _warn(path, settings, args.action)
     _show(path, settings, args)
     return 0
 
 
+def _warn(path: Path, settings: dict[str, Any], action: str) -> None:
+    if action == "install" and shutil.which("orch-client") is None:
+        say = (
+            "orch-client is not on the PATH here, and the hooks call it by that name; put it there."
+        )
+        print(f"orch-client: {say}", file=sys.stderr)
+    if action != "uninstall" and settings.get("disableAllHooks", False) is not False:
+        say = "disableAllHooks stands in it, so that Claude Code calls no hook; take it out."
+        print(f"orch-client: {path}: {say}", file=sys.stderr)
+
+
 def install(settings: dict[str, Any], *, only_gate: bool) -> None:
-    """Adds what of our hooks is missing: those that tell and take, or the gate."""
+    """Adds what of our hooks is missing: those that tell and take, or the gate, in place of each
+    that is unsafe."""
+    if only_gate:
+        _remove(settings, _gates(settings, gate_entry.is_unsafe))
     hooks = settings.setdefault("hooks", {})
     there = {event for event, _, _ in _ours(settings, only_gate=only_gate)}
     for event in [gate.EVENT] if only_gate else TELLS:
@@ -91,15 +99,19 @@ def install(settings: dict[str, Any], *, only_gate: bool) -> None:
 
 def _made(event: str) -> dict[str, Any]:
     if event == gate.EVENT:
-        entry = {"type": "command", "command": GATE, "timeout": _GATE_TIMEOUT}
-        return {"matcher": "*", "hooks": [entry]}
+        return gate_entry.made()
     entry = {"type": "command", "command": f"orch-client hook {event}", "timeout": _TIMEOUT}
     return {"hooks": [entry]}
 
 
 def uninstall(settings: dict[str, Any], *, only_gate: bool) -> None:
-    """Takes our hooks out, or only the gate, and what is empty without them."""
-    for event, group, entry in list(_ours(settings, only_gate=only_gate)):
+    """Takes our hooks out, or only the gate, an unsafe one as well, and what is empty without."""
+    _remove(settings, _gates(settings, gate_entry.is_unsafe))
+    _remove(settings, _ours(settings, only_gate=only_gate))
+
+
+def _remove(settings: dict[str, Any], entries: Iterable[_Found]) -> None:
+    for event, group, entry in list(entries):
         groups = settings["hooks"][event]
         group["hooks"].remove(entry)
         if not group["hooks"]:
@@ -110,39 +122,37 @@ def uninstall(settings: dict[str, Any], *, only_gate: bool) -> None:
             del settings["hooks"]
 
 
-def _ours(
-    settings: dict[str, Any], *, only_gate: bool = False
-) -> Iterator[tuple[str, dict[str, Any], dict[str, Any]]]:
-    """Event, group and entry of each hook that is ours; with `only_gate` of each gate."""
+def _ours(settings: dict[str, Any], *, only_gate: bool = False) -> Iterator[_Found]:
+    """Each hook that is ours, the whole gate among them; with `only_gate` that one alone."""
+    yield from _gates(settings, gate_entry.is_whole)
+    if not only_gate:
+        for event, group, entry in _entries(settings):
+            if is_ours(entry.get("command")):
+                yield event, group, entry
+
+
+def _gates(settings: dict[str, Any], are: Callable[..., bool]) -> Iterator[_Found]:
+    """Each entry that calls the gate before a tool is used and is as `are` says."""
+    for event, group, entry in _entries(settings):
+        if event == gate.EVENT and are(group, entry):
+            yield event, group, entry
+
+
+def _entries(settings: dict[str, Any]) -> Iterator[_Found]:
     for event, groups in settings.get("hooks", {}).items():
         for group in groups:
             for entry in group["hooks"]:
-                command = entry.get("command")
-                if (event == gate.EVENT and is_gate(command)) or (
-                    not only_gate and is_ours(command)
-                ):
-                    yield event, group, entry
+                yield event, group, entry
 
 
 def is_ours(command: object) -> bool:
     """Whether a hook's command calls `orch-client hook`, wherever it is installed."""
     words = _words(command)
-    return len(words) == 3 and _is_client(words[0]) and words[1] == "hook"
-
-
-def is_gate(command: object) -> bool:
-    """Whether a hook's command is the gate in the form that blocks whatever happens: with a time
-    limit, and with exit status 2 at every failure. What lacks one of them is none of ours."""
-    words = _words(command)
-    inner = words[:-3]
-    if words[-3:] != _GATE_ENDS or not all(map(_PLAIN.fullmatch, inner)):
-        return False
-    at = next((number for number, word in enumerate(inner) if _is_client(word)), 0)
-    return at > 1 and os.path.basename(inner[0]) == "timeout" and inner[at + 1 : at + 2] == ["gate"]  # noqa: PTH119
-
-
-def _is_client(word: str) -> bool:
-    return os.path.basename(word) == "orch-client"  # noqa: PTH119
+    return (
+        len(words) == 3
+        and os.path.basename(words[0]) == "orch-client"  # noqa: PTH119
+        and words[1] == "hook"
+    )
 
 
 def _words(command: object) -> list[str]:
@@ -235,21 +245,27 @@ def _write(path: Path, text: str) -> None:
 
 
 def _show(path: Path, settings: dict[str, Any], args: argparse.Namespace) -> None:
-    found = {
+    whole = {event: entry for event, _, entry in _gates(settings, gate_entry.is_whole)}
+    unsafe = [entry for _, _, entry in _gates(settings, gate_entry.is_unsafe)]
+    telling = {
         event: entry
-        for event, _, entry in _ours(settings, only_gate=args.gate)
-        if event != gate.EVENT or is_gate(entry.get("command"))
+        for event, _, entry in _entries(settings)
+        if not args.gate and event != gate.EVENT and is_ours(entry.get("command"))
     }
     if args.json:
-        print(json.dumps({"file": str(path), "hooks": found}, indent=2))
+        shown = {"file": str(path), "hooks": {**telling, **whole}, "unsafe": unsafe}
+        print(json.dumps(shown, indent=2))
         return
     print(path)
-    rows = [
-        (
-            event,
-            "installed" if event in found else "missing",
-            found.get(event, {}).get("command", ""),
-        )
-        for event in [*([] if args.gate else TELLS), gate.EVENT]
-    ]
+    rows = [_row(event, telling.get(event)) for event in ([] if args.gate else TELLS)]
+    if whole or not unsafe:
+        rows.append(_row(gate.EVENT, whole.get(gate.EVENT)))
+    rows += [_row(gate.EVENT, entry, "unsafe") for entry in unsafe]
     output.print_table(("EVENT", "STATE", "COMMAND"), rows, "")
+
+
+def _row(
+    event: str, entry: dict[str, Any] | None, state: str = "installed"
+) -> tuple[str, str, str]:
+    command = (entry or {}).get("command", "")
+    return event, state if entry else "missing", output.one_line(str(command), _SHOWN)

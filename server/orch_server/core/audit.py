@@ -1,7 +1,8 @@
 """The audit's chain: how a link is sealed, what is wrong with a log; docs/reference/audit.md.
 
 Every link's hash is an HMAC over the hash before it and all that the link says, so that without the
-key nobody can write, change or move one. The head says how far the log goes; it lies outside the
+key nobody can write, change or move one. Told is what the links of one authorization say of it. The
+head says how far the log goes; it lies outside the
 database, so that a cut tail shows too. The checkpoint stands for the links that were pruned.
 """
 
@@ -10,11 +11,38 @@ from __future__ import annotations
 import hashlib
 import hmac
 import json
+import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 
+from orch_server.core.authorization import AuthorizationState as State
+
+#: The value of a column; None is a NULL.
+Fact = str | int | None
 #: The first link of every log.
 STARTED = "audit.started"
+REQUESTED = "authorization.requested"
+_ESCALATED = "authorization.escalated"
+_DECIDED, _CLOSED = (
+    tuple(f"authorization.{state.lower()}" for state in states)
+    for states in (
+        (State.APPROVED, State.DENIED, State.EXPIRED, State.CANCELLED),
+        (State.CONSUMED, State.LAPSED),
+    )
+)
+_OUTCOME = ("state", "resolver", "proof", "reason", "resolved_at", "lapses_at")
+#: What a link of this kind may tell anew of an authorization; all else stays as it was told first.
+_ANEW: dict[str, tuple[str, ...]] = {
+    **dict.fromkeys(_DECIDED, _OUTCOME),
+    **dict.fromkeys(_CLOSED, ("state", "closed_at", "consume_request")),
+    "authorization.moved": ("agent_id",),
+}
+#: What is so until a link tells something else.
+_UNDECIDED: dict[str, Fact] = {
+    **{"resolver": "", "proof": "", "reason": "", "resolved_at": None, "lapses_at": None},
+    **{"closed_at": None, "consume_request": None},
+}
+_LEVEL = re.compile(r"(\S+):([0-9]{1,19})")
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +92,95 @@ class Checkpoint:
 def facts_text(facts: Mapping[str, str | int]) -> str:
     """The one JSON text of these facts."""
     return json.dumps(facts, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+
+
+@dataclass(frozen=True, slots=True)
+class ToldLevel:
+    """What was told of a level; the times in microseconds since 1970."""
+
+    receiver: str
+    due_at: int
+    told_at: int | None = None
+    passed_over: int = 0
+
+
+def levels_fact(levels: Collection[ToldLevel]) -> str:
+    """The fact that tells the levels of a request."""
+    return " ".join(f"{level.receiver}:{level.due_at}" for level in levels)
+
+
+class Told:
+    """What the links of one authorization say of it, taken in their order. A fact that is missing,
+    or levels that are None, were not told: those links are pruned, or from an older server."""
+
+    def __init__(self) -> None:
+        self.facts: dict[str, Fact] = {}
+        self.levels: list[ToldLevel] | None = None
+
+    def take(self, link: Link) -> str:
+        """Takes one more link; says where it contradicts those before, "" when it does not. So a
+        row that was changed is found also after the server has told it on."""
+        facts = _facts(link.facts)
+        if facts is None:
+            return ""  # no link of ours; the walk finds it
+        self._take_levels(link, facts)
+        if link.kind in _CLOSED:  # not told by an older server
+            self.facts.pop("consume_request", None)
+        wrong = []
+        for name, value in {**facts, **_own(link, facts)}.items():
+            if name in _ANEW.get(link.kind, ()):
+                self.facts[name] = value
+            elif self.facts.setdefault(name, value) != value:
+                wrong.append(name)
+        return f"link {link.number} tells another {', '.join(wrong)}" if wrong else ""
+
+    def rows(self) -> list[tuple[Fact, ...]] | None:
+        """What the table must hold of the levels: level, receiver, due_at, told_at, open,
+        passed_over. None when they were not told."""
+        if self.levels is None:
+            return None
+        pending = self.facts.get("state") == State.PENDING
+        rows: list[tuple[Fact, ...]] = []
+        for number, at in enumerate(self.levels, 1):
+            is_open = int(pending and at.told_at is None)
+            rows.append((number, at.receiver, at.due_at, at.told_at, is_open, at.passed_over))
+        return rows
+
+    def _take_levels(self, link: Link, facts: dict[str, Fact]) -> None:
+        """Takes the facts about levels out of these."""
+        levels, level, passed = (facts.pop(n, None) for n in ("levels", "level", "passed_over"))
+        if link.kind == REQUESTED and isinstance(levels, str):
+            self.levels = [ToldLevel(to, int(due)) for to, due in _LEVEL.findall(levels)]
+        known = self.levels or []
+        if link.kind == _ESCALATED and isinstance(level, int) and 1 <= level <= len(known):
+            over = passed if isinstance(passed, int) else 0
+            known[level - 1] = replace(known[level - 1], told_at=link.at, passed_over=over)
+
+
+def _own(link: Link, facts: Mapping[str, Fact]) -> dict[str, Fact]:
+    """What a link tells of an authorization besides its facts."""
+    own: dict[str, Fact] = {"agent_id": link.agent, "session": link.session}
+    if link.kind == REQUESTED:
+        own |= _UNDECIDED
+    elif link.kind in _DECIDED:
+        own |= {"reason": link.detail, "resolved_at": link.at, "lapses_at": facts.get("lapses_at")}
+        own |= {"closed_at": None, "consume_request": None}
+    elif link.kind in _CLOSED:
+        own["closed_at"] = link.at
+        if "consume_request" in facts:  # a fact is no NULL
+            own["consume_request"] = facts["consume_request"] or None
+    return own
+
+
+def _facts(text: str) -> dict[str, Fact] | None:
+    """The facts in this text; None when it cannot be what `facts_text` has made."""
+    try:
+        found = json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+    if not isinstance(found, dict) or {type(value) for value in found.values()} - {str, int}:
+        return None
+    return found
 
 
 @dataclass(frozen=True, slots=True)

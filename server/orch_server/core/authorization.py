@@ -240,14 +240,16 @@ def _why_not(name: str, state: AuthorizationState, verdict: Verdict) -> str:
 def check_decider(asked: Authorization, decider: Decider) -> None:
     """Raises NotAllowed unless this one may approve or deny.
 
-    Never the agent that asked nor anyone in the pane it asked from; else the operator, or an
-    agent of the same session whose role the policy names or that was told as a level.
+    Never the agent that asked, nor anyone in the pane it asked from or under the role it had
+    then; else the operator, or an agent of the same session whose role the policy names or that
+    was told as a level.
     """
-    if decider.agent_id == asked.agent_id or (
-        decider.pane and decider.pane == asked.requester_pane
-    ):
+    same_role = (decider.session, decider.role) == (asked.session, asked.requester_role)
+    same_pane = bool(decider.pane) and decider.pane == asked.requester_pane
+    if decider.agent_id == asked.agent_id or same_role or same_pane:
+        who = "This pane" if decider.operator else decider.name
         raise NotAllowed(
-            f"{decider.name} asked for authorization {asked.id} and cannot decide it; another"
+            f"{who} asked for authorization {asked.id} and cannot decide it; another"
             " approver must, or the operator from outside the agent's pane."
         )
     if decider.operator:
@@ -311,24 +313,32 @@ def check_consumer(asked: Authorization, consumer: Requester, action: Action) ->
             f"Authorization {asked.id} is {asked.requester}'s; only that agent can use it."
         )
     if digest(action, consumer) != asked.digest:
+        folder = one_line(asked.bound.cwd, 200) if action.cwd != asked.bound.cwd else ""
+        where = f" (it is for the folder {folder})" if folder else ""
         raise NotAllowed(
-            f"Authorization {asked.id} covers another action, or the same one elsewhere: an"
+            f"Authorization {asked.id} covers another action, or the same one elsewhere{where}: an"
             " approval holds for one tool, its exact arguments, one folder and one pane. Ask anew."
         )
 
 
-def asked_text(asked: Authorization, *, level: str = "") -> str:
+def asked_text(asked: Authorization, now: datetime, *, level: str = "") -> str:
     """What is typed into the pane of the one who is asked: one line. `level` says why it comes to
     him."""
-    minutes = max(1, round((asked.deadline_at - asked.created_at).total_seconds() / 60))
     why = f" {level}" if level else ""
-    human = " A human must approve it." if asked.human else ""
+    human = ". A human must approve it" if asked.human else ""
     return (
         f"Authorization {asked.id}{why}: {asked.requester} asks"
-        f" ({asked.priority.name.lower()}, {minutes} min): {one_line(asked.action, 300)}"
+        f" ({asked.priority.name.lower()}, {left(asked.deadline_at - now)}):"
+        f" {one_line(asked.action, 300)}{human}"
         f" - answer with: orch-client approve {asked.id} | orch-client deny {asked.id}"
-        f" --reason WHY{human}"
+        " --reason WHY"
     )
+
+
+def left(span: timedelta) -> str:
+    """How much time there is, in words: seconds below two minutes, else minutes."""
+    seconds = max(0, round(span.total_seconds()))
+    return f"{seconds} s" if seconds < 120 else f"{round(seconds / 60)} min"
 
 
 def decision_text(authorization: Authorization) -> str:
@@ -336,8 +346,10 @@ def decision_text(authorization: Authorization) -> str:
     about = one_line(authorization.action, _SHOWN)
     by = f" by {authorization.resolver}" if authorization.resolver else ""
     why = " ".join(authorization.reason.split())
-    tail = f" Reason: {why}" if why else ""
+    stop = "" if why.endswith((".", "!", "?")) else "."
+    tail = f" Reason: {why}{stop}" if why else ""
     if authorization.state is AuthorizationState.APPROVED:
-        minutes = max(1, round(authorization.lapse.total_seconds() / 60))
-        tail += f" It covers this once, within {minutes} min."
+        tail += f" It covers this once, within {left(authorization.lapse)}"
+        use = f": orch-client consume {authorization.id}"
+        tail += "; do the same again." if authorization.bound.tool else f"{use}."
     return f"Authorization {authorization.id} {authorization.state.lower()}{by}: {about}.{tail}"

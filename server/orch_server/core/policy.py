@@ -5,11 +5,14 @@ and the rules of the gate. What it says of a request is written with the request
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
 from enum import IntEnum, StrEnum
+from functools import cache
+from typing import Any, Protocol, cast
+
+import re2
 
 HUMAN = "human"
 ROUTINE = "routine"
@@ -22,6 +25,32 @@ class AuthorizationPriority(IntEnum):
     LOW = 1
     MEDIUM = 2
     HIGH = 3
+
+
+class Pattern(Protocol):
+    """A regular expression of RE2, whose time grows with the text alone: what an agent sends cannot
+    make it slow, as it can Python's own."""
+
+    pattern: str
+
+    def fullmatch(self, text: str) -> Any:
+        """None unless all of the text fits."""
+
+    def search(self, text: str) -> Any:
+        """None unless some of the text fits."""
+
+
+@cache
+def pattern(text: str) -> Pattern:
+    """The regular expression; "." also stands for a line break. Raises ValueError, saying why."""
+    options = re2.Options()
+    options.log_errors = False
+    options.dot_nl = True
+    try:
+        return cast("Pattern", re2.compile(text, options))
+    except re2.error as exc:
+        (why,) = exc.args
+        raise ValueError(why.decode() if isinstance(why, bytes) else str(why)) from exc
 
 
 class Rule(StrEnum):
@@ -48,24 +77,26 @@ class ActionClass:
 
     def has(self, action: str) -> bool:
         """Whether a word of the action begins with one of the words ("deploying", "deploy")."""
-        return bool(self.words) and any(
-            word.startswith(self.words) for word in re.findall(r"[a-z0-9]+", action.lower())
-        )
+        return bool(self.words) and _beginnings(self.words).search(action) is not None
 
 
 @dataclass(frozen=True, slots=True)
 class GateRule:
-    """The first rule that fits a tool call decides. `action_class` "": by the words."""
+    """The first rule that fits a tool call decides. `action_class` "": by the words. With `human`
+    only what, by its words, a human must approve."""
 
     then: Rule
-    tool: re.Pattern[str] | None = None
-    input: re.Pattern[str] | None = None
+    tool: Pattern | None = None
+    input: Pattern | None = None
     action_class: str = ""
+    human: bool = False
 
-    def fits(self, tool: str, text: str) -> bool:
-        """Whether the rule is for this tool and what it is given."""
-        return (self.tool is None or self.tool.fullmatch(tool) is not None) and (
-            self.input is None or self.input.search(text) is not None
+    def fits(self, tool: str, text: str, by_words: ActionClass) -> bool:
+        """Whether the rule is for this tool and what it is given, which is of this class."""
+        return (
+            (self.tool is None or self.tool.fullmatch(tool) is not None)
+            and (self.input is None or self.input.search(text) is not None)
+            and (by_words.human or not self.human)
         )
 
 
@@ -111,11 +142,10 @@ class Policy:
     def judge(self, tool: str, arguments: str) -> Judgement:
         """What the gate does with a tool call; `arguments` is its input as JSON."""
         text = searched(arguments)
-        rule = next((one for one in self.gate if one.fits(tool, text)), None)
+        by_words = self.classify(text)
+        rule = next((one for one in self.gate if one.fits(tool, text, by_words)), None)
         named = self._by_name.get(rule.action_class) if rule is not None else None
-        return Judgement(
-            self.gate_default if rule is None else rule.then, named or self.classify(text)
-        )
+        return Judgement(self.gate_default if rule is None else rule.then, named or by_words)
 
     def deciding_roles(self) -> tuple[str, ...]:
         """Every role that may ever decide, the routine approvers first."""
@@ -127,16 +157,22 @@ class Policy:
 
 
 def searched(arguments: str) -> str:
-    """The part of a tool's input that rules look at: its command, else its path, else all of it."""
+    """The part of a tool's input that rules look at: its command and its paths, line by line, since
+    any of them may be what counts; else all of it."""
     try:
         given = json.loads(arguments)
-    except ValueError:
+    except (ValueError, RecursionError):
         return arguments
-    if isinstance(given, dict):
-        for key in ("command", "file_path", "notebook_path", "path"):
-            if isinstance(given.get(key), str):
-                return str(given[key])
-    return arguments
+    if not isinstance(given, dict):
+        return arguments
+    found = [given[key] for key in _SEARCHED if isinstance(given.get(key), str)]
+    return "\n".join(found) if found else arguments
+
+
+@cache
+def _beginnings(words: tuple[str, ...]) -> Pattern:
+    """Finds a word that begins with one of these."""
+    return pattern(f"(?i)(?:^|[^a-z0-9])(?:{'|'.join(words)})")
 
 
 DEFAULT_TIMEOUTS: Mapping[AuthorizationPriority, timedelta] = {
@@ -145,12 +181,12 @@ DEFAULT_TIMEOUTS: Mapping[AuthorizationPriority, timedelta] = {
     AuthorizationPriority.LOW: timedelta(minutes=30),
 }
 DEFAULT_LAPSE = timedelta(minutes=15)
+_SEARCHED = ("command", "file_path", "notebook_path", "path")
 _CRITICAL = ("production", "deploy", "security", "emergency", "critical")
 _SENSITIVE = ("schema", "database", "infrastructure", "config")
 _READING = "Read|Glob|Grep|LS|NotebookRead|TodoWrite|Task|BashOutput|KillShell|ExitPlanMode"
-_ALARMING = (
-    rf"(?i)\.claude\b|settings(\.local)?\.json|orch-client\s+hooks|\b({'|'.join(_CRITICAL)})"
-)
+_WRITING = "Edit|Write|MultiEdit|NotebookEdit"
+_OWN_SETTINGS = r"(?i)\.claude\b|settings(\.local)?\.json|orch-client\s+hooks"
 
 
 def default_classes(approvers: tuple[str, ...], lapse: timedelta) -> tuple[ActionClass, ...]:
@@ -164,9 +200,10 @@ def default_classes(approvers: tuple[str, ...], lapse: timedelta) -> tuple[Actio
 
 
 DEFAULT_GATE = (
-    GateRule(Rule.ALLOW, re.compile(_READING)),
-    GateRule(Rule.ASK, re.compile("Edit|Write|MultiEdit|NotebookEdit"), re.compile(r"\.claude/")),
-    GateRule(Rule.ASK, re.compile("Bash"), re.compile(_ALARMING)),
+    GateRule(Rule.ALLOW, pattern(_READING)),
+    GateRule(Rule.ASK, pattern(_WRITING), pattern(r"(?i)\.claude\b")),
+    GateRule(Rule.ASK, pattern("Bash"), pattern(_OWN_SETTINGS)),
+    GateRule(Rule.ASK, pattern("Bash"), human=True),
 )
 
 

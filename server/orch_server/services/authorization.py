@@ -4,26 +4,33 @@ audit and the texts that tell of it are one transaction."""
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import AsyncIterator, Callable
-from dataclasses import dataclass
 from datetime import datetime, timedelta
-from enum import StrEnum
 from functools import partial
 
 from orch_server.core import authorization as rules
-from orch_server.core.agent import WaitingFor
+from orch_server.core.agent import Liveness, WaitingFor
 from orch_server.core.authorization import (
     Action,
     Authorization,
     AuthorizationState,
     Decider,
     Proof,
+    Requester,
     Verdict,
 )
 from orch_server.core.clock import Clock
-from orch_server.core.errors import InvalidInput, LimitReached
+from orch_server.core.errors import InvalidInput
 from orch_server.core.identity import Caller
-from orch_server.core.policy import ActionClass, AuthorizationPriority, Policy, Rule, searched
+from orch_server.core.policy import (
+    ActionClass,
+    AuthorizationPriority,
+    Judgement,
+    Policy,
+    Rule,
+    searched,
+)
 from orch_server.core.text import (
     MAX_ACTION_BYTES,
     MAX_TEXT_BYTES,
@@ -31,14 +38,10 @@ from orch_server.core.text import (
     one_line,
     printable,
 )
+from orch_server.services import authorization_steps as steps
+from orch_server.services import authorization_texts as texts
 from orch_server.services.agents import AgentRegistry
-from orch_server.services.authorization_texts import (
-    ask_level,
-    mail,
-    next_level,
-    withdraw_answer,
-    withdraw_questions,
-)
+from orch_server.services.authorization_steps import ActionVerdict, Checked
 from orch_server.services.events import LocalBus
 from orch_server.services.passphrase import Passphrase
 from orch_server.services.targets import Targets
@@ -47,30 +50,13 @@ from orch_server.storage.authorization_stats import Report, report
 from orch_server.storage.lookup import new_id
 from orch_server.storage.store import Store, Transaction
 
-_NOBODY = Decider("")
+_HELD_BACK = timedelta(seconds=2)
 _MAX_CWD_BYTES = 4096
 _MAX_TOOL_BYTES = 256
+_MAX_CHECKED_BYTES = 3 * 1024 * 1024
+_QUICK = 32 * 1024  # what is longer is judged on a thread
 _SHOWN_ACTION = 2000
 _WINDOW, _LONGEST_WINDOW = timedelta(days=7), timedelta(days=400)
-
-
-class ActionVerdict(StrEnum):
-    """Whether an action may be taken; see authorization.proto."""
-
-    ALLOWED = "ALLOWED"
-    DENIED = "DENIED"
-    PENDING = "PENDING"
-
-
-@dataclass(frozen=True, slots=True)
-class Checked:
-    """The answer to the gate. `authorization` is None when a rule of the policy decided alone;
-    `woken` are the agents that have mail because of it."""
-
-    verdict: ActionVerdict
-    reason: str
-    authorization: Authorization | None = None
-    woken: tuple[str, ...] = ()
 
 
 class AuthorizationService:
@@ -95,6 +81,7 @@ class AuthorizationService:
         self._policy = policy
         self._clock = clock
         self._wake_agent = wake_agent
+        self._watched: Counter[str] = Counter()  # requests whose decision is waited for
         self.changed = asyncio.Event()  # a deadline may be earlier than was thought
         self.on_request: Callable[[], None] = lambda: None  # someone waits for someone
 
@@ -116,7 +103,9 @@ class AuthorizationService:
         of = self._policy.classify(text)
         _check_approver(of, approver_role)
         requester = await self._targets.requester(caller, "ask for authorization")
-        role = approver_role or _approver(of, requester.role)
+        if approver_role == requester.role:
+            raise InvalidInput("approver_role", "Nobody can ask himself; leave --to away.")
+        role = approver_role or self._approver(of, requester)
         asked = rules.ask(
             new_id(),
             requester,
@@ -129,7 +118,7 @@ class AuthorizationService:
             self._policy,
             self._clock.now(),
         )
-        stored, woken = await self._store.write(partial(_insert, asked=asked, seen=request_id))
+        stored, woken = await self._store.write(partial(steps.insert, asked=asked, seen=request_id))
         self._asked(woken)
         return asked if stored == asked.id else await self.get(stored)
 
@@ -139,28 +128,29 @@ class AuthorizationService:
         if not action.tool.strip():
             raise InvalidInput("action.tool", "The tool is empty; name what is to be used.")
         _check_size("action.tool", action.tool, _MAX_TOOL_BYTES)
-        _check_size("action.arguments", action.arguments, MAX_TEXT_BYTES)
+        _check_size("action.arguments", action.arguments, _MAX_CHECKED_BYTES)
         _check_size("action.cwd", action.cwd, _MAX_CWD_BYTES)
         requester = await self._targets.requester(caller, "have an action checked")
-        judged = self._policy.judge(action.tool, action.arguments)
+        judged = await self._judge(action)
         if judged.then is Rule.ALLOW:
             return Checked(ActionVerdict.ALLOWED, "The policy allows it.")
         if judged.then is Rule.DENY:
             return Checked(ActionVerdict.DENIED, "The policy denies it; do not try it again.")
+        _check_size("action.arguments", action.arguments, MAX_TEXT_BYTES)
         of = judged.action_class
         asked = rules.ask(
             new_id(),
             requester,
             _shown(action),
             action,
-            _approver(of, requester.role),
+            self._approver(of, requester),
             of,
             None,
             None,
             self._policy,
             self._clock.now(),
         )
-        checked = await self._store.write(partial(_check, asked=asked, seen=request_id))
+        checked = await self._store.write(partial(steps.check, asked=asked, seen=request_id))
         self._asked(checked.woken)
         return checked
 
@@ -178,9 +168,11 @@ class AuthorizationService:
             what = action if named else Action("", asked.bound.arguments, action.cwd)
             rules.check_consumer(asked, consumer, what)
             seen = table.consumed_by(tx, consumer.agent_id, request_id)
-            if seen is not None and seen.id == asked.id:
+            if seen is not None and seen.id != asked.id:
+                raise steps.used_before()
+            if seen is not None:
                 return seen
-            return _consume(tx, asked, request_id)
+            return steps.consume(tx, asked, request_id)
 
         return await self._store.write(unit)
 
@@ -200,10 +192,14 @@ class AuthorizationService:
             proof = Proof.PASSPHRASE if self._passphrase.is_set() else Proof.OPEN_MODE
             await self._passphrase.demand(passphrase, _doing(asked, verdict, decider))
 
+        # Who waits for a yes uses it at once, and need not be told of it afterwards.
+        waits = verdict is Verdict.APPROVE and self._watched[asked.id] > 0
+        after = _HELD_BACK if waits else timedelta(0)
+
         def unit(tx: Transaction) -> Authorization:
             now = table.get(tx.db, asked.id)
             rules.check_decider(now, decider)
-            return _decide(tx, now, verdict, decider, why, proof)
+            return steps.decide(tx, now, verdict, decider, why, proof, after)
 
         return await self._resolved(unit)
 
@@ -213,7 +209,7 @@ class AuthorizationService:
         asked = await self.get(given_id)
         rules.check_involved(asked, decider, "withdraw", deciders=False)
         return await self._resolved(
-            lambda tx: _decide(tx, table.get(tx.db, asked.id), Verdict.CANCEL, decider)
+            lambda tx: steps.decide(tx, table.get(tx.db, asked.id), Verdict.CANCEL, decider)
         )
 
     async def escalate(self, caller: Caller, given_id: str) -> Authorization:
@@ -222,7 +218,7 @@ class AuthorizationService:
         asked = await self.get(given_id)
         rules.check_involved(asked, decider, "escalate", deciders=True)
         told, woken = await self._store.write(
-            lambda tx: next_level(tx, table.get(tx.db, asked.id), decider.name)
+            lambda tx: texts.next_level(tx, table.get(tx.db, asked.id), decider.name)
         )
         self._wake(woken)
         return told
@@ -240,16 +236,22 @@ class AuthorizationService:
     async def wait(self, given_id: str) -> AsyncIterator[Authorization]:
         """The authorization as it is, then each change; ends when it is not pending any more."""
         found = (await self.get(given_id)).id
-        with self._bus.subscribe(about=found) as changes:
-            current = await self.get(found)
-            yield current
-            if current.state is not AuthorizationState.PENDING:
-                return
-            async for _ in changes:
+        self._watched[found] += 1
+        try:
+            with self._bus.subscribe(about=found) as changes:
                 current = await self.get(found)
                 yield current
                 if current.state is not AuthorizationState.PENDING:
                     return
+                async for _ in changes:
+                    current = await self.get(found)
+                    yield current
+                    if current.state is not AuthorizationState.PENDING:
+                        return
+        finally:
+            self._watched[found] -= 1
+            if not self._watched[found]:
+                del self._watched[found]
 
     async def stats(self, session: str, window: timedelta) -> tuple[Report, datetime]:
         """How long decisions took over a window that ends now, 7 days for 0, and where it begins.
@@ -265,7 +267,7 @@ class AuthorizationService:
         due = await self._store.read(table.next_deadline)
         if due is None or due > self._clock.now():
             return due
-        self._wake(await self._store.write(_run_due))
+        self._wake(await self._store.write(steps.run_due))
         return await self._store.read(table.next_deadline)
 
     async def waiting(self) -> dict[str, WaitingFor]:
@@ -282,6 +284,21 @@ class AuthorizationService:
             for agent_id, asked in pending.items()
         }
 
+    def _approver(self, of: ActionClass, requester: Requester) -> str:
+        """The role that is asked first: the first approver that an agent of the session has, not
+        counting the requester's own role; when nobody has any, the first."""
+        others = [role for role in of.approvers if role != requester.role] or list(of.approvers)
+        for role in others:
+            holder = self._registry.at(requester.session, role)
+            if holder is not None and holder.liveness is not Liveness.ENDED:
+                return role
+        return others[0]
+
+    async def _judge(self, action: Action) -> Judgement:
+        if len(action.arguments) < _QUICK:
+            return self._policy.judge(action.tool, action.arguments)
+        return await asyncio.to_thread(self._policy.judge, action.tool, action.arguments)
+
     def _asked(self, woken: tuple[str, ...]) -> None:
         self.changed.set()
         self.on_request()
@@ -296,11 +313,6 @@ class AuthorizationService:
     def _wake(self, agents: tuple[str, ...]) -> None:
         for agent_id in agents:
             self._wake_agent(agent_id)
-
-
-def _approver(of: ActionClass, own_role: str) -> str:
-    """The role that is asked first: the first approver that is not the requester's own role."""
-    return next((one for one in of.approvers if one != own_role), of.approvers[0])
 
 
 def _check_approver(of: ActionClass, role: str) -> None:
@@ -332,89 +344,3 @@ def _doing(asked: Authorization, verdict: Verdict, decider: Decider) -> str:
         f"{verdict.lower()} authorization {asked.id}, whose class {asked.action_class} a human must"
         " approve"
     )
-
-
-# ---- in a transaction ----
-
-
-def _insert(tx: Transaction, asked: Authorization, seen: str) -> tuple[str, tuple[str, ...]]:
-    """Writes a request and asks its first approver; returns its id and who has mail."""
-    stored = table.insert(tx, asked, seen)
-    if stored != asked.id:
-        return stored, ()
-    if table.count_pending(tx, asked.agent_id) > rules.MAX_PENDING:
-        raise LimitReached(
-            f"{asked.requester} has {rules.MAX_PENDING} pending requests already; withdraw some"
-            " first: orch-client pending."
-        )
-    return stored, ask_level(tx, asked)
-
-
-def _check(tx: Transaction, asked: Authorization, seen: str) -> Checked:
-    """What is known of this very action; `asked` is the request that is made when nothing is."""
-    before = table.consumed_by(tx, asked.agent_id, seen)
-    if before is not None and before.digest == asked.digest:
-        return Checked(ActionVerdict.ALLOWED, _allowed(before), before)
-    approved = table.fitting(tx, asked.digest, AuthorizationState.APPROVED)
-    if approved is not None and approved.lapses_at and tx.now < approved.lapses_at:
-        used = _consume(tx, approved, seen)
-        withdraw_answer(tx, used)
-        return Checked(ActionVerdict.ALLOWED, _allowed(used), used)
-    denied = table.fitting(tx, asked.digest, AuthorizationState.DENIED)
-    if denied is not None and denied.resolved_at and tx.now < denied.resolved_at + denied.lapse:
-        return Checked(ActionVerdict.DENIED, rules.decision_text(denied), denied)
-    pending = table.fitting(tx, asked.digest, AuthorizationState.PENDING)
-    if pending is not None and tx.now < pending.deadline_at:
-        return Checked(ActionVerdict.PENDING, _pending(pending), pending)
-    _, woken = _insert(tx, asked, "")
-    return Checked(ActionVerdict.PENDING, _pending(asked), asked, woken)
-
-
-def _allowed(used: Authorization) -> str:
-    return f"Authorization {used.id} was approved by {used.resolver}, for this once."
-
-
-def _pending(asked: Authorization) -> str:
-    return (
-        f"Authorization {asked.id} is pending with {asked.approver_role}; try the same again when"
-        " it was approved."
-    )
-
-
-def _consume(tx: Transaction, asked: Authorization, request_id: str) -> Authorization:
-    state = rules.resolve(asked, Verdict.CONSUME, tx.now)
-    return table.close(tx, asked, state, asked.requester, request_id)
-
-
-def _decide(
-    tx: Transaction,
-    asked: Authorization,
-    verdict: Verdict,
-    decider: Decider,
-    reason: str = "",
-    proof: Proof = Proof.NONE,
-) -> Authorization:
-    """Writes what was decided, and tells the requester, unless he withdrew it himself."""
-    state = rules.resolve(asked, verdict, tx.now)
-    resolved = table.resolve(tx, asked, state, decider.name, reason, proof, decider.pane)
-    withdraw_questions(tx, asked, decider.name)
-    if verdict is not Verdict.CANCEL:
-        text = rules.decision_text(resolved)
-        mail(tx, asked, asked.agent_id, text, f"decided:{asked.id}", decider.name)
-    return resolved
-
-
-def _run_due(tx: Transaction) -> tuple[str, ...]:
-    """All that is due; returns who has mail."""
-    woken: list[str] = []
-    for asked in table.overdue(tx):
-        _decide(tx, asked, Verdict.EXPIRE, _NOBODY, "Nobody decided in time.")
-        woken.append(asked.agent_id)
-    for asked in table.unused(tx):
-        table.close(tx, asked, rules.resolve(asked, Verdict.LAPSE, tx.now), "", "")
-    for asked in table.due_levels(tx):
-        current = asked
-        while any(one.told_at is None and one.due_at <= tx.now for one in current.levels):
-            current, told = next_level(tx, current, "")
-            woken.extend(told)
-    return tuple(woken)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import datetime, timedelta
+
 from orch_server.core import authorization as rules
 from orch_server.core.agent import Liveness
 from orch_server.core.alert import NewAlert, Severity
@@ -18,9 +20,11 @@ from orch_server.storage.store import Transaction
 _HOLDER = """select id from agent where session = ? and role = ? and id <> ? and liveness <> ?"""
 
 
-def ask_level(tx: Transaction, asked: Authorization) -> tuple[str, ...]:
-    """Asks the role that is asked first, when an agent has it; returns who has mail."""
-    return _ask(tx, asked, asked.approver_role, f"asked:{asked.id}", "")
+def ask_first(tx: Transaction, asked: Authorization) -> tuple[str, ...]:
+    """Asks the role that is asked first; when no agent has it, the next level is told at once.
+    Returns who has mail."""
+    woken = _ask(tx, asked, asked.approver_role, f"asked:{asked.id}", "")
+    return next_level(tx, asked, "")[1] if asked.levels and not woken else woken
 
 
 def next_level(
@@ -37,7 +41,7 @@ def next_level(
         if level.told_at is not None:
             continue
         if level.receiver == HUMAN:
-            raise_alert(tx, _alert(current))
+            raise_alert(tx, _alert(current, tx.now))
             return table.tell_level(tx, current, index, actor, passed_over=False), ()
         key = f"level{index + 1}:{asked.id}"
         woken = _ask(tx, current, level.receiver, key, "(escalated to you)")
@@ -55,8 +59,10 @@ def mail(
     dedupe_key: str,
     sender: str,
     mode: DeliveryMode = DeliveryMode.WAIT_IDLE,
+    after: timedelta = timedelta(0),
 ) -> None:
-    """Puts a text about an authorization into the mailbox; each of its turns once."""
+    """Puts a text about an authorization into the mailbox; each of its turns once. It waits for
+    `after` at least."""
     deliveries.enqueue(
         tx,
         NewDelivery(
@@ -68,6 +74,7 @@ def mail(
             created_at=tx.now,
             sender=sender,
             mode=mode,
+            not_before=tx.now + after if after else None,
         ),
     )
 
@@ -110,18 +117,18 @@ def _ask(tx: Transaction, asked: Authorization, role: str, key: str, level: str)
     urgent = asked.priority is AuthorizationPriority.HIGH
     mode = DeliveryMode.IMMEDIATE if urgent else DeliveryMode.WAIT_IDLE
     for (agent_id,) in holders:
-        text = rules.asked_text(asked, level=level)
+        text = rules.asked_text(asked, tx.now, level=level)
         mail(tx, asked, agent_id, text, key, asked.requester, mode)
     return tuple(row[0] for row in holders)
 
 
-def _alert(asked: Authorization) -> NewAlert:
+def _alert(asked: Authorization, now: datetime) -> NewAlert:
     urgent = asked.priority is AuthorizationPriority.HIGH
     return NewAlert(
         Severity.CRITICAL if urgent else Severity.WARNING,
         "authorization",
         asked.id,
-        f"{asked.requester} waits for leave: {one_line(asked.action, 300)} - orch-client approve"
-        f" {asked.id}, or deny",
+        f"{asked.requester} waits for leave, {rules.left(asked.deadline_at - now)} more:"
+        f" {one_line(asked.action, 300)} - orch-client approve {asked.id}, or deny",
         asked.session,
     )

@@ -17,7 +17,8 @@ from pathlib import Path
 from orch_server.core.errors import LimitReached, NotAllowed, PassphraseRequired
 
 _COST = {"n": 2**15, "r": 8, "p": 1, "maxmem": 2**26}
-_PENALTY = 1.0
+#: What a wrong passphrase costs, in seconds.
+PENALTY = 1.0
 _MOST_WAITING = 3
 
 
@@ -82,8 +83,8 @@ class Passphrase:
         async with self._lock:
             if await asyncio.to_thread(self.matches, given):
                 return True
-            await asyncio.sleep(_PENALTY)
-        await self.on_wrong(what)
+            await self.on_wrong(what)  # first, lest an end of the server in the penalty hides it
+            await asyncio.sleep(PENALTY)
         return False
 
     def _done(self, attempt: asyncio.Task[bool]) -> None:

@@ -69,6 +69,9 @@ def move_open_work(tx: Transaction, old: str, new: str) -> None:
         " and state in ('PENDING', 'OFFERED', 'PASTED')",
         (new, old),
     )
+    asked = "select id, session from authorization where agent_id = ? and state = 'PENDING'"
+    for name, session in tx.execute(asked, (old,)):
+        tx.audit("authorization.moved", name, session=session, agent=new, detail=f"from {old}")
     tx.execute(
         "update authorization set agent_id = ? where agent_id = ? and state = 'PENDING'", (new, old)
     )

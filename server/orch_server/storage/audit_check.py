@@ -6,16 +6,17 @@ that grows meanwhile is only ever ahead of them.
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from itertools import zip_longest
 from pathlib import Path
 
 import apsw
 from peewee import PeeweeException
 
-from orch_server.core.audit import Checkpoint, Head, Link, Seal, Walk
+from orch_server.core.audit import Checkpoint, Fact, Head, Link, Seal, Told, Walk
 from orch_server.core.errors import InvalidInput, NotFound, StartupError
 from orch_server.core.text import printable
 from orch_server.storage import database
@@ -32,29 +33,40 @@ from orch_server.storage.audit import (
 from orch_server.storage.columns import from_micros
 
 MOST = 20
-#: The columns of an authorization that its links tell, by the names of the facts.
-_TOLD = {
-    "state": "state",
-    "resolver": "resolver",
-    "proof": "proof",
-    "digest": "digest",
-    "asked": "approver_role",
-    "approvers": "approvers",
-    "action_class": "action_class",
-    "human": "human",
-    "deadline_at": "deadline_at",
-    "lapses_at": "lapses_at",
-    "action": "action",
-    "tool": "tool",
-    "cwd": "cwd",
-    ARGUMENTS: "arguments",
-}
-_AUTHORIZATIONS = f"""select number, cast(id as blob),
-    {", ".join(f"cast({column} as blob)" for column in _TOLD.values())}
-    from authorization order by number"""  # noqa: S608 - constants
-_OF_ONE = """select cast(kind as blob), cast(facts as blob) from audit
+#: The columns of an authorization that its links tell, and the facts that tell them.
+_COLUMNS = (
+    *("id", "state", "agent_id", "session", "requester_role", "requester_pane", "approver_role"),
+    *("action", "tool", "arguments", "cwd", "digest", "priority", "priority_derived"),
+    *("created_at", "deadline_at", "action_class", "approvers", "human", "reason_required"),
+    *("lapse", "resolver", "reason", "proof", "resolved_at", "lapses_at", "closed_at"),
+    "consume_request",
+)
+_RENAMED = {"approver_role": "asked", "arguments": ARGUMENTS}
+_TOLD = {column: _RENAMED.get(column, column) for column in _COLUMNS}
+_LEVEL = ("level", "receiver", "due_at", "told_at", "open", "passed_over")
+#: A value as it is stored: a text as bytes, an integer, None for NULL, and else its SQL as str.
+_Cell = bytes | int | str | None
+
+
+def _cells(columns: Sequence[str]) -> str:
+    """The columns as cells. Texts are cast, since what was put in may be no UTF-8."""
+    return ", ".join(
+        f"case typeof({c}) when 'text' then cast({c} as blob) when 'integer' then {c}"
+        f" when 'null' then null else quote({c}) end"
+        for c in columns
+    )
+
+
+_AUTHORIZATIONS = f"select number, {_cells(_COLUMNS)} from authorization order by number"  # noqa: S608
+_LEVELS = f"""select {_cells(_LEVEL)} from authorization_level
+    where authorization_id = ? order by level"""  # noqa: S608 - constants
+_STRAY = """select count(*) from authorization_level l
+    where not exists (select 1 from authorization z where z.id = l.authorization_id)"""
+_TEXTS = ("kind", "session", "agent", "detail", "facts")
+_OF_ONE = f"""select number, iif(typeof(at) = 'integer', at, 0),
+    {", ".join(f"cast({column} as blob)" for column in _TEXTS)} from audit
     where subject = ? and kind >= 'authorization.' and kind < 'authorization/'
-    order by number desc"""
+    order by number"""  # noqa: S608 - constants
 
 
 @dataclass(slots=True)
@@ -92,12 +104,14 @@ def verify(path: Path, copy: Path | None = None) -> Report:
         key, heads = files.key(), {"the head": files.head(), **_copied(copy)}
         if key is None:
             report.add("the key is missing, or damaged: nothing can be checked without it")
-            return report
-        if heads["the head"] is None:
+        elif heads["the head"] is None:
             report.add("the head is missing, or damaged: the end of the log may be cut off")
         db = database.reader(path)
         try:
-            _verify(db.connection(), key, heads, report)
+            if key is None:
+                deque(_count(db.connection(), report), maxlen=0)
+            else:
+                _verify(db.connection(), key, heads, report)
         finally:
             db.close()
     except OSError as exc:
@@ -141,13 +155,19 @@ def _verify(
     _compare(connection, checkpoint, report)
 
 
-def _walk(connection: apsw.Connection, walk: Walk, report: Report) -> None:
+def _count(connection: apsw.Connection, report: Report) -> Iterator[tuple[Link, bool]]:
+    """The links, as `links` has them, and they are counted."""
     for link, whole in links(connection):
-        report.add(walk.take(link, whole))
         report.links += 1
         if whole:
             report.last = _time(link) or report.last
             report.first = report.first or report.last
+        yield link, whole
+
+
+def _walk(connection: apsw.Connection, walk: Walk, report: Report) -> None:
+    for link, whole in _count(connection, report):
+        report.add(walk.take(link, whole))
         if link.kind == BROKEN:
             said = f"link {link.number}: at a start the server found this: {link.detail}"
             report.add(said, whole_log=True)
@@ -174,25 +194,19 @@ def _notes(name: str, head: Head, walk: Walk, checkpoint: Checkpoint | None) -> 
 def _compare(connection: apsw.Connection, checkpoint: Checkpoint | None, report: Report) -> None:
     """Compares each authorization with what its links say. Those that were deleted are no fault."""
     excused = unlinked(connection)
-    for number, name, *values in connection.execute(_AUTHORIZATIONS):
-        subject = str(name or b"", "utf-8", "replace")
-        told = _told(connection, subject)
+    for number, *row in connection.execute(_AUTHORIZATIONS):
+        held = dict(zip(_COLUMNS, row, strict=True))
+        subject, state = _shown(held["id"]), _shown(held["state"])
+        told, contradiction = _told(connection, subject)
         if told is None:
-            state = str(values[0] or b"", "utf-8", "replace")
             if not _excused(number, state, excused, checkpoint):
                 report.add(f"authorization {subject} has no link: it was put in")
             continue
-        for fact, value in zip(_TOLD, values, strict=True):
-            said = told.get(fact)
-            held = bytes(value or b"")
-            if fact == ARGUMENTS:
-                held = arguments_hash(held).encode()
-            if said is not None and str(said).encode() != held:
-                shown = str(held, "utf-8", "replace")
-                report.add(
-                    f"authorization {subject} says {_TOLD[fact]} '{printable(shown)}', but its"
-                    f" links say '{printable(str(said))}'"
-                )
+        report.add(f"authorization {subject}: {contradiction}" if contradiction else "")
+        for said in (*_changed(held, told), _changed_level(connection, subject, told)):
+            report.add(f"authorization {subject} {said}" if said else "")
+    stray = connection.execute(_STRAY).get
+    report.add(f"levels of no authorization were put in: {stray}" if stray else "")
 
 
 def _excused(number: int, state: str, most: int, checkpoint: Checkpoint | None) -> bool:
@@ -201,15 +215,57 @@ def _excused(number: int, state: str, most: int, checkpoint: Checkpoint | None) 
     return 1 <= number <= most and over
 
 
-def _told(connection: apsw.Connection, subject: str) -> dict[str, str | int] | None:
-    """The newest of each fact that the links of an authorization tell; None when it has no link."""
-    told: dict[str, str | int] | None = None
-    for kind, facts in connection.execute(_OF_ONE, (subject,)):
-        told = told or {}
-        if kind == b"authorization.requested":
-            told = {"resolver": "", "proof": "", **told}
-        try:
-            told = {**json.loads(facts or b"{}"), **told}
-        except (ValueError, TypeError, RecursionError):  # no link of ours; the walk found it
-            continue
-    return told
+def _told(connection: apsw.Connection, subject: str) -> tuple[Told | None, str]:
+    """What the links of an authorization tell, None when it has no link; and the first of them
+    that contradicts those before."""
+    told, contradiction = None, ""
+    for number, at, *texts in connection.execute(_OF_ONE, (subject,)):
+        kind, session, agent, detail, facts = (str(t or b"", "utf-8", "replace") for t in texts)
+        told = told or Told()
+        link = Link(0, at, kind, subject, session, agent, "", detail, facts, number)
+        found = told.take(link)
+        contradiction = contradiction or found
+    if told is not None:
+        told.facts["id"] = subject
+    return told, contradiction
+
+
+def _changed(held: dict[str, _Cell], told: Told) -> Iterator[str]:
+    """The columns of an authorization that hold something else than was told."""
+    arguments = held["arguments"]
+    if isinstance(arguments, bytes):
+        held["arguments"] = arguments_hash(arguments).encode()
+    for column, fact in _TOLD.items():
+        if fact in told.facts and held[column] != (said := _stored(told.facts[fact])):
+            yield f"says {column} {_quoted(held[column])}, but its links say {_quoted(said)}"
+
+
+def _changed_level(connection: apsw.Connection, subject: str, told: Told) -> str:
+    """The first level of an authorization that is not as it was told; "" when none is."""
+    rows = told.rows()
+    if rows is None:
+        return ""
+    held = connection.execute(_LEVELS, (subject,))
+    for place, (row, cells) in enumerate(zip_longest(rows, held), 1):
+        if cells is None:
+            return f"has no level {place}: it was removed"
+        if row is None:
+            return f"has a level more than its {len(rows)}: it was put in"
+        for column, cell, value in zip(_LEVEL, cells, row, strict=True):
+            if cell != _stored(value):
+                said = f"{_quoted(cell)}, but its links say {_quoted(_stored(value))}"
+                return f"says {column} of its level {place} is {said}"
+    return ""
+
+
+def _stored(value: Fact) -> _Cell:
+    """The value as a cell must hold it."""
+    return value.encode("utf-8", "surrogatepass") if isinstance(value, str) else value
+
+
+def _shown(cell: _Cell) -> str:
+    return str(cell, "utf-8", "replace") if isinstance(cell, bytes) else str(cell)
+
+
+def _quoted(cell: _Cell) -> str:
+    return "NULL" if cell is None else f"'{printable(_shown(cell))}'"

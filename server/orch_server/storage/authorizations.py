@@ -6,6 +6,7 @@ from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
+from orch_server.core.audit import ToldLevel, levels_fact
 from orch_server.core.authorization import (
     Action,
     Authorization,
@@ -63,11 +64,19 @@ def insert(tx: Transaction, asked: Authorization, request_id: str) -> str:
         actor=asked.requester,
         state=asked.state,
         digest=asked.digest,
+        requester_role=asked.requester_role,
+        requester_pane=asked.requester_pane,
         approvers=" ".join(asked.approvers),
         asked=asked.approver_role,
         action_class=asked.action_class,
         human=int(asked.human),
+        reason_required=int(asked.reason_required),
+        priority=int(asked.priority),
+        priority_derived=int(asked.priority_derived),
+        created_at=micros(asked.created_at),
         deadline_at=micros(asked.deadline_at),
+        lapse=span(asked.lapse),
+        levels=levels_fact([ToldLevel(at.receiver, micros(at.due_at)) for at in asked.levels]),
         action=asked.action,
         tool=asked.bound.tool,
         cwd=asked.bound.cwd,
@@ -150,7 +159,7 @@ def close(
         "update authorization set state = ?, closed_at = ?, consume_request = ? where id = ?",
         (state, micros(tx.now), request_id or None, asked.id),
     )
-    _audit(tx, closed, actor, "")
+    _audit(tx, closed, actor, "", consume_request=request_id)
     return closed
 
 
@@ -174,6 +183,7 @@ def tell_level(
         detail=f"{level.receiver}: {outcome}",
         state=asked.state,
         level=index + 1,
+        passed_over=int(passed_over),
     )
     levels = (*asked.levels[:index], level, *asked.levels[index + 1 :])
     return replace(asked, levels=levels)

@@ -252,6 +252,7 @@ class Store:
     def _transaction(self) -> Iterator[Transaction]:
         tx = Transaction(self._db, self._clock.now(), self._next_event)
         tx.execute("begin immediate")
+        tx.now = self._clock.now()  # the lock may have come late
         try:
             yield tx
             self._store_events(tx)

@@ -8,7 +8,7 @@ from orch.v1 import authorization_pb2 as pb
 from orch_server.core.authorization import Action, Authorization, AuthorizationState, Proof
 from orch_server.core.errors import InvalidInput
 from orch_server.core.policy import AuthorizationPriority
-from orch_server.services.authorization import Checked
+from orch_server.services.authorization_steps import Checked
 from orch_server.storage.authorization_stats import Report, Stats
 from orch_server.transport.convert import duration, timestamp, word
 
