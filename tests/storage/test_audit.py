@@ -544,3 +544,32 @@ def test_what_is_no_database_is_told(folder: Path) -> None:
     filled(folder / "log")
     (folder / "log" / "orch.db").write_bytes(b"no database at all " * 400)
     assert "does not hold an audit" in verify(folder / "log" / "orch.db").findings[0]
+
+
+@pytest.mark.parametrize(
+    ("table", "column", "value"),
+    [
+        ("authorization", "requester_pane", "x"),
+        ("authorization", "approvers", "tester"),
+        ("authorization", "human", 7),
+        ("authorization", "action", "harmless"),
+        ("authorization_level", "told_at", 1),
+        ("authorization_level", "receiver", "tester"),
+    ],
+)
+def test_a_row_that_is_changed_for_the_decision_and_back_after_it_is_found(
+    folder: Path, table: str, column: str, value: object
+) -> None:
+    change = f"update {table} set {column} = ?"
+
+    async def body(at: Opened) -> None:
+        await _prepared(at)
+        before = rows(at.path, f"select number, {column} from {table}")
+        await at.store.write(lambda tx: tx.execute(change, (value,)))
+        await decide(at, "a" * 12)
+        back = f"{change} where number = ?"
+        for number, was in before:
+            await at.store.write(lambda tx, row=(was, number): tx.execute(back, row))
+
+    _run(folder, body)
+    assert any("tells another" in finding for finding in verify(folder / "orch.db").findings)

@@ -109,6 +109,12 @@ def levels_fact(levels: Collection[ToldLevel]) -> str:
     return " ".join(f"{level.receiver}:{level.due_at}" for level in levels)
 
 
+def told_fact(levels: Collection[ToldLevel]) -> str:
+    """The fact that tells which levels were told, and not passed over, by their numbers."""
+    told = (n for n, at in enumerate(levels, 1) if at.told_at is not None and not at.passed_over)
+    return " ".join(map(str, told))
+
+
 class Told:
     """What the links of one authorization say of it, taken in their order. A fact that is missing,
     or levels that are None, were not told: those links are pruned, or from an older server."""
@@ -123,10 +129,9 @@ class Told:
         facts = _facts(link.facts)
         if facts is None:
             return ""  # no link of ours; the walk finds it
-        self._take_levels(link, facts)
+        wrong = self._take_levels(link, facts)
         if link.kind in _CLOSED:  # not told by an older server
             self.facts.pop("consume_request", None)
-        wrong = []
         for name, value in {**facts, **_own(link, facts)}.items():
             if name in _ANEW.get(link.kind, ()):
                 self.facts[name] = value
@@ -146,15 +151,22 @@ class Told:
             rows.append((number, at.receiver, at.due_at, at.told_at, is_open, at.passed_over))
         return rows
 
-    def _take_levels(self, link: Link, facts: dict[str, Fact]) -> None:
-        """Takes the facts about levels out of these."""
-        levels, level, passed = (facts.pop(n, None) for n in ("levels", "level", "passed_over"))
+    def _take_levels(self, link: Link, facts: dict[str, Fact]) -> list[str]:
+        """Takes the facts about levels out of these; returns the names of those that contradict
+        the links before."""
+        names = ("levels", "level", "passed_over", "told")
+        levels, level, passed, told = (facts.pop(name, None) for name in names)
+        wrong = []
         if link.kind == REQUESTED and isinstance(levels, str):
             self.levels = [ToldLevel(to, int(due)) for to, due in _LEVEL.findall(levels)]
+        elif self.levels is not None:
+            wrong += ["levels"] if levels not in (None, levels_fact(self.levels)) else []
+            wrong += ["told levels"] if told not in (None, told_fact(self.levels)) else []
         known = self.levels or []
         if link.kind == _ESCALATED and isinstance(level, int) and 1 <= level <= len(known):
             over = passed if isinstance(passed, int) else 0
             known[level - 1] = replace(known[level - 1], told_at=link.at, passed_over=over)
+        return wrong
 
 
 def _own(link: Link, facts: Mapping[str, Fact]) -> dict[str, Fact]:

@@ -6,7 +6,7 @@ from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
-from orch_server.core.audit import ToldLevel, levels_fact
+from orch_server.core.audit import ToldLevel, levels_fact, told_fact
 from orch_server.core.authorization import (
     Action,
     Authorization,
@@ -63,24 +63,7 @@ def insert(tx: Transaction, asked: Authorization, request_id: str) -> str:
         agent=asked.agent_id,
         actor=asked.requester,
         state=asked.state,
-        digest=asked.digest,
-        requester_role=asked.requester_role,
-        requester_pane=asked.requester_pane,
-        approvers=" ".join(asked.approvers),
-        asked=asked.approver_role,
-        action_class=asked.action_class,
-        human=int(asked.human),
-        reason_required=int(asked.reason_required),
-        priority=int(asked.priority),
-        priority_derived=int(asked.priority_derived),
-        created_at=micros(asked.created_at),
-        deadline_at=micros(asked.deadline_at),
-        lapse=span(asked.lapse),
-        levels=levels_fact([ToldLevel(at.receiver, micros(at.due_at)) for at in asked.levels]),
-        action=asked.action,
-        tool=asked.bound.tool,
-        cwd=asked.bound.cwd,
-        **{ARGUMENTS: arguments_hash(asked.bound.arguments.encode())},
+        **_as_asked(asked),
     )
     return asked.id
 
@@ -184,6 +167,7 @@ def tell_level(
         state=asked.state,
         level=index + 1,
         passed_over=int(passed_over),
+        **_as_asked(asked),
     )
     levels = (*asked.levels[:index], level, *asked.levels[index + 1 :])
     return replace(asked, levels=levels)
@@ -240,6 +224,43 @@ def waiting(db: Database) -> dict[str, Authorization]:
     return {asked.agent_id: asked for asked in newest_first}
 
 
+def _as_asked(asked: Authorization) -> dict[str, Any]:
+    """What each link tells of the request: a row that somebody changes for a decision, and back
+    after it, is found by that."""
+    return {
+        "digest": asked.digest,
+        "requester_role": asked.requester_role,
+        "requester_pane": asked.requester_pane,
+        "approvers": " ".join(asked.approvers),
+        "asked": asked.approver_role,
+        "action_class": asked.action_class,
+        "human": int(asked.human),
+        "reason_required": int(asked.reason_required),
+        "priority": int(asked.priority),
+        "priority_derived": int(asked.priority_derived),
+        "created_at": micros(asked.created_at),
+        "deadline_at": micros(asked.deadline_at),
+        "lapse": span(asked.lapse),
+        "levels": levels_fact(_levels(asked)),
+        "action": asked.action,
+        "tool": asked.bound.tool,
+        "cwd": asked.bound.cwd,
+        ARGUMENTS: arguments_hash(asked.bound.arguments.encode()),
+    }
+
+
+def _levels(asked: Authorization) -> list[ToldLevel]:
+    return [
+        ToldLevel(
+            at.receiver,
+            micros(at.due_at),
+            None if at.told_at is None else micros(at.told_at),
+            int(at.passed_over),
+        )
+        for at in asked.levels
+    ]
+
+
 def _audit(
     tx: Transaction, now: Authorization, actor: str, detail: str, **facts: str | int
 ) -> None:
@@ -251,9 +272,10 @@ def _audit(
         actor=actor,
         detail=detail,
         state=now.state,
-        digest=now.digest,
         resolver=now.resolver,
         proof=now.proof,
+        told=told_fact(_levels(now)),
+        **_as_asked(now),
         **facts,
     )
 
