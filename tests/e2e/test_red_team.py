@@ -286,7 +286,7 @@ BY_OTHER_MEANS = {
     "another passphrase by a guess": Attempt(
         "intruder guess guess orch-server passphrase set", WRONG, 1
     ),
-    "what was never approved": Attempt("orch-client consume $ID", "is still pending", 6),
+    "what was never approved": Attempt("orch-client consume $ID", "is still pending", 13),
 }
 
 ATTEMPTS = {
