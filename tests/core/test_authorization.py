@@ -258,6 +258,10 @@ def test_an_approval_says_what_it_is_good_for() -> None:
         "Authorization 3fa8 approved by operator: Deploy. It covers this once, within 15 min:"
         " orch-client consume 3fa8."
     )
+    assert decision_text(replace(APPROVED, state=A.CONSUMED, resolver="operator")) == (
+        "Authorization 3fa8 approved by operator: Deploy. It was used by the command that waited"
+        " for it."
+    )
     by_gate = replace(APPROVED, bound=replace(BOUND, tool="Bash"), reason="ok.")
     assert decision_text(replace(by_gate, lapse=timedelta(seconds=90))) == (
         "Authorization 3fa8 approved: Deploy. Reason: ok. It covers this once, within 90 s; do the"

@@ -124,11 +124,10 @@ def test_an_authorization_is_shown_before_a_dependency(folder: Path) -> None:
     run(folder, body)
 
 
-def test_a_request_that_nobody_can_answer_or_only_oneself_is_no_edge(folder: Path) -> None:
+def test_a_request_that_nobody_can_answer_is_no_edge(folder: Path) -> None:
     async def body(at: Serving) -> None:
         await _team(at, "developer", "orchestrator")
         await _ask(at, "developer", "project_manager")
-        await _ask(at, "orchestrator", "orchestrator")
         assert not (await _graph(at)).waits
 
     run(folder, body)

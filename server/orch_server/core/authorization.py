@@ -348,8 +348,11 @@ def decision_text(authorization: Authorization) -> str:
     why = " ".join(authorization.reason.split())
     stop = "" if why.endswith((".", "!", "?")) else "."
     tail = f" Reason: {why}{stop}" if why else ""
-    if authorization.state is AuthorizationState.APPROVED:
+    word = authorization.state.lower()
+    if authorization.state is AuthorizationState.CONSUMED:
+        word, tail = "approved", f"{tail} It was used by the command that waited for it."
+    elif authorization.state is AuthorizationState.APPROVED:
         tail += f" It covers this once, within {left(authorization.lapse)}"
         use = f": orch-client consume {authorization.id}"
         tail += "; do the same again." if authorization.bound.tool else f"{use}."
-    return f"Authorization {authorization.id} {authorization.state.lower()}{by}: {about}.{tail}"
+    return f"Authorization {authorization.id} {word}{by}: {about}.{tail}"

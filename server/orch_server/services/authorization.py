@@ -174,7 +174,9 @@ class AuthorizationService:
                 return seen
             return steps.consume(tx, asked, request_id)
 
-        return await self._store.write(unit)
+        used = await self._store.write(unit)
+        self._wake_agent(used.agent_id)
+        return used
 
     async def decide(
         self, caller: Caller, given_id: str, verdict: Verdict, reason: str, passphrase: str
@@ -192,7 +194,7 @@ class AuthorizationService:
             proof = Proof.PASSPHRASE if self._passphrase.is_set() else Proof.OPEN_MODE
             await self._passphrase.demand(passphrase, _doing(asked, verdict, decider))
 
-        # Who waits for a yes uses it at once, and need not be told of it afterwards.
+        # Who waits for a yes uses it at once; until then its text is held back (see tell_used).
         waits = verdict is Verdict.APPROVE and self._watched[asked.id] > 0
         after = _HELD_BACK if waits else timedelta(0)
 

@@ -97,10 +97,10 @@ def _pending(asked: Authorization) -> str:
 
 
 def consume(tx: Transaction, asked: Authorization, request_id: str) -> Authorization:
-    """Uses an approval; the one who has it need not be told of it. Raises Conflict."""
+    """Uses an approval. Raises Conflict."""
     state = rules.resolve(asked, Verdict.CONSUME, tx.now)
     used = table.close(tx, asked, state, asked.requester, request_id)
-    texts.withdraw_answer(tx, used)
+    texts.tell_used(tx, used)
     return used
 
 

@@ -86,9 +86,14 @@ def withdraw_questions(tx: Transaction, asked: Authorization, actor: str) -> Non
         _withdraw(tx, key, actor)
 
 
-def withdraw_answer(tx: Transaction, asked: Authorization) -> None:
-    """The decision need not be typed any more, since the one who waited for it has it."""
-    _withdraw(tx, f"decided:{asked.id}", asked.requester)
+def tell_used(tx: Transaction, used: Authorization) -> None:
+    """The one who waited for the approval has used it: the text that still waits says so, lest it
+    be taken for another yes. One whose tool call has gone through need not be told at all."""
+    key = f"decided:{used.id}"
+    if used.bound.tool:
+        _withdraw(tx, key, used.requester)
+    else:
+        deliveries.reword(tx, key, rules.decision_text(used))
 
 
 def _withdraw(tx: Transaction, key: str, actor: str) -> None:

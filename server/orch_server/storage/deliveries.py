@@ -242,6 +242,14 @@ def cancel(tx: Transaction, delivery_id: str, actor: str) -> None:
     finish(tx, owned, after(state, DeliveryEvent.CANCEL), f"Withdrawn by {actor}.", actor=actor)
 
 
+def reword(tx: Transaction, dedupe_key: str, text: str) -> None:
+    """Gives what waits another text, and lets it go at once. What does not wait stays as it is."""
+    tx.execute(
+        "update delivery set text = ?, not_before = ? where dedupe_key = ? and state = 'PENDING'",
+        (text, micros(tx.now), dedupe_key),
+    )
+
+
 def redrive(tx: Transaction, delivery_id: str, force: bool, actor: str) -> None:
     """Puts what ended without effect back, with all of its time to live.
 
