@@ -45,7 +45,7 @@ bench: setup ## performance beside a bare baseline; after `make agents` also of 
 	@$(BIN)/python -m bench
 	@$(BIN)/python -m tests.agents.measure
 
-faults: setup ## 10,000 deliveries and thousands of tasks while all is killed; prints lost, doubled, …
+faults: setup ## 10,000 deliveries, thousands of tasks, 1,000 gates, while all is killed or broken
 	@$(BIN)/python -m tests.faults
 
 agents: ## the real agents that tests drive: Claude Code and Codex (npm, 500 MB)
