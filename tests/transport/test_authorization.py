@@ -355,7 +355,8 @@ async def _escalate(at: Serving, asked: Any, role: str = "developer") -> Any:
 def test_when_no_agent_can_answer_a_human_is_told_at_once(folder: Path) -> None:
     async def body(at: Serving) -> None:
         await at.alive("developer", "%1")
-        asked = await _get(at, await _ask(at, "tidy up", approver_role="project_manager"))
+        asked = await _ask(at, "tidy up", approver_role="project_manager")
+        assert asked == await _get(at, asked)
         told = [(one.receiver, one.passed_over, one.HasField("tell_time")) for one in asked.levels]
         assert told == [("orchestrator", True, True), ("human", False, True)]
         assert await _texts(at, asked) == []

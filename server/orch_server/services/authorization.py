@@ -120,7 +120,7 @@ class AuthorizationService:
         )
         stored, woken = await self._store.write(partial(steps.insert, asked=asked, seen=request_id))
         self._asked(woken)
-        return asked if stored == asked.id else await self.get(stored)
+        return await self.get(stored)  # levels may have been told at once
 
     async def check_action(self, caller: Caller, action: Action, request_id: str) -> Checked:
         """Whether the caller's agent may take this action now. Uses an approval that fits, or asks

@@ -82,7 +82,8 @@ def check(tx: Transaction, asked: Authorization, seen: str) -> Checked:
     if pending is not None and tx.now < pending.deadline_at:
         return Checked(ActionVerdict.PENDING, _pending(pending), pending)
     _, woken = insert(tx, asked, "")
-    return Checked(ActionVerdict.PENDING, _pending(asked), asked, woken)
+    made = table.get(tx.db, asked.id)
+    return Checked(ActionVerdict.PENDING, _pending(made), made, woken)
 
 
 def _allowed(used: Authorization) -> str:
