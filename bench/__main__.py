@@ -12,22 +12,28 @@ from bench import (
     create,
     fleet,
     heartbeat,
+    importing,
     liveness,
     memory,
     report,
     scheduling,
+    state,
+    status,
 )
 from bench.scale import FULL, QUICK
 
 _SUITES = {
     "heartbeat": heartbeat.measure,
     "create": create.measure,
+    "state": state.measure,
     "cold": cold.measure,
     "memory": memory.measure,
     "fleet": fleet.measure,
     "liveness": liveness.measure,
     "scheduling": scheduling.measure,
     "authorization": authorization.measure,
+    "importing": importing.measure,
+    "status": status.measure,
 }
 
 

@@ -18,7 +18,7 @@ import uvloop
 from bench import child, frames
 from bench.group_commit import Writer, template
 from orch.v1 import heartbeat_pb2 as pb
-from orch.v1 import scheduler_pb2
+from orch.v1 import scheduler_pb2, session_state_pb2
 
 _OPTIONS = (
     ("grpc.so_reuseport", 0),
@@ -51,6 +51,22 @@ class _Tasks:
         return self._response
 
 
+class _Sessions:
+    """UpdateSession: an echo, or with a writer a commit of the same change and then the echo."""
+
+    def __init__(self, writer: Writer | None) -> None:
+        self._writer = writer
+        self._response = frames.update_response()
+
+    async def echo(self, _request: Any, _context: Any) -> session_state_pb2.UpdateSessionResponse:
+        return self._response
+
+    async def commit(self, request: Any, _context: Any) -> session_state_pb2.UpdateSessionResponse:
+        assert self._writer is not None
+        await self._writer.update(int(request.session.name.rpartition("-")[2]))
+        return self._response
+
+
 def _handlers(writer: Writer | None) -> list[grpc.GenericRpcHandler]:
     connect = grpc.stream_stream_rpc_method_handler(
         _connect, pb.ConnectRequest.FromString, pb.ConnectResponse.SerializeToString
@@ -61,7 +77,15 @@ def _handlers(writer: Writer | None) -> list[grpc.GenericRpcHandler]:
         scheduler_pb2.CreateTaskRequest.FromString,
         scheduler_pb2.CreateTaskResponse.SerializeToString,
     )
+    sessions = _Sessions(writer)
+    update = grpc.unary_unary_rpc_method_handler(
+        sessions.echo if writer is None else sessions.commit,
+        session_state_pb2.UpdateSessionRequest.FromString,
+        session_state_pb2.UpdateSessionResponse.SerializeToString,
+    )
+    state = "orch.v1.SessionStateService"
     return [
+        grpc.method_handlers_generic_handler(state, {"UpdateSession": update}),
         grpc.method_handlers_generic_handler("orch.v1.HeartbeatService", {"Connect": connect}),
         grpc.method_handlers_generic_handler("orch.v1.SchedulerService", {"CreateTask": create}),
     ]

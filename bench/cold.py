@@ -17,7 +17,8 @@ from bench.report import Figure
 from bench.scale import Scale
 
 _GOAL = 1.25
-_WARM_UP = 2
+#: Runs that are not counted.
+WARM_UP = 2
 
 
 def measure(scale: Scale) -> Iterator[Figure]:
@@ -25,17 +26,17 @@ def measure(scale: Scale) -> Iterator[Figure]:
     with home() as at, product(at), Child("load", "heartbeat", at.address, 1, 1, SESSION):
         script = str(Path(bare_schedule.__file__))
         pairs = []
-        for number in range(_WARM_UP + scale.cold_runs):
+        for number in range(WARM_UP + scale.cold_runs):
             bare = [sys.executable, script, at.address, TARGET, f"{NOTE} (bare {number:03})"]
             note = f"{NOTE} (ours {number:03})"  # the product refuses repeated ones
             ours = [str(BIN / "orch-client"), "schedule", "60", note, "--to", TARGET]
-            alone = _run(at, bare)
-            pairs.append((_run(at, ours), alone))
+            alone = run(at, bare)
+            pairs.append((run(at, ours), alone))
         name = "orch-client schedule, cold process (ms)"
-        yield Figure(name, pairs[_WARM_UP:], at_most=_GOAL)
+        yield Figure(name, pairs[WARM_UP:], at_most=_GOAL)
 
 
-def _run(at: Home, command: list[str]) -> float:
+def run(at: Home, command: list[str]) -> float:
     """Milliseconds from fork to exit, outside tmux. Raises when the command fails."""
     env, null = at.env(), subprocess.DEVNULL
     start = time.perf_counter()

@@ -18,7 +18,7 @@ from tests import interleavings
 from tests.transport.harness import START, settings_for
 
 from bench import child
-from orch_server import app
+from orch_server import wiring
 from orch_server.core.clock import ManualClock
 
 _ROLES = 24
@@ -27,7 +27,7 @@ _ROLES = 24
 async def _run(seed: int, count: int) -> child.Answer:
     with tempfile.TemporaryDirectory(prefix="orch-t-") as folder:
         clock = ManualClock(START)
-        core = await app._wire(settings_for(Path(folder)), clock)
+        core = await wiring.wire(settings_for(Path(folder)), clock)
         try:
             tally, stale = await interleavings.run(core, clock, seed, count, _ROLES)
         finally:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import secrets
 
 from google.protobuf.duration_pb2 import Duration
+from google.protobuf.field_mask_pb2 import FieldMask
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from orch.v1 import agent_pb2, heartbeat_pb2, scheduler_pb2
+from orch.v1 import agent_pb2, heartbeat_pb2, scheduler_pb2, session_state_pb2
 
 SESSION = "bench"
 TARGET = f"{SESSION}:agent-0"
@@ -87,3 +88,37 @@ def task_response() -> scheduler_pb2.CreateTaskResponse:
         create_time=Timestamp(seconds=_SECONDS, nanos=123_456_000),
     )
     return scheduler_pb2.CreateTaskResponse(task=task)
+
+
+def session_name(index: int) -> str:
+    """The session of one caller."""
+    return f"{SESSION}-{index}"
+
+
+def update_request(index: int, version: int) -> session_state_pb2.UpdateSessionRequest:
+    """A change of two fields of a session that has this version; 0 for any."""
+    review = session_state_pb2.PHASE_REVIEW
+    return session_state_pb2.UpdateSessionRequest(
+        session=session_state_pb2.Session(
+            name=session_name(index),
+            version=version,
+            phase=review,
+            parent_branch=secrets.token_hex(8),
+        ),
+        update_mask=FieldMask(paths=["phase", "parent_branch"]),
+    )
+
+
+def update_response() -> session_state_pb2.UpdateSessionResponse:
+    """An answer of the size that the product gives."""
+    at = Timestamp(seconds=_SECONDS, nanos=123_456_000)
+    session = session_state_pb2.Session(
+        name=session_name(0),
+        parent_branch="0" * 16,
+        phase=session_state_pb2.PHASE_REVIEW,
+        completion=session_state_pb2.COMPLETION_PENDING,
+        version=2,
+        create_time=at,
+        update_time=at,
+    )
+    return session_state_pb2.UpdateSessionResponse(session=session)

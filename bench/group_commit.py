@@ -1,8 +1,9 @@
-"""The bare group commit: one writing thread, the product's task table, and nothing else.
+"""The bare group commit: one writing thread, the product's tables, and nothing else.
 
-    python -m bench.group_commit FOLDER CALLERS
+    python -m bench.group_commit FOLDER CALLERS [update]
 
-As many asyncio waiters as the RPC has callers, each with its next row as soon as the one before is
+A new task for each row, or with `update` a change of the caller's own session. As many asyncio
+waiters as the RPC has callers, each with its next row as soon as the one before is
 on disk. A fresh database for each measurement, since a longer table is slower.
 """
 
@@ -32,11 +33,20 @@ _INSERT = """insert into task (id, agent_id, note, due_at, state, creator, creat
     mode, note_key)
     values (?1, ?2, ?3, ?4, 'PENDING', ?5, ?6, ?7, 'ONCE', 0, '', '', 0, null, ?4, ?4, ?4,
     3600000000, 'ONE', 'WAIT_IDLE', ?8)"""
-_SESSION_ROW = "insert into session values (1, 'bench', 0, 0, 1, '', '', '', '', '', '', '', '')"
+_SESSION_ROW = """insert into session (name, created_at, updated_at, version, specification_path,
+    parent_branch, phase, plan, completion, failure_reason)
+    values ('bench', 0, 0, 1, '', '', 'ACTIVE', '', 'PENDING', '')"""
 _AGENT_ROW = f"""insert into agent values
     (1, '{_AGENT}', 'bench', 'agent-0', '', '', '', 0, 0, '', 0, 0, '', 0, null, '', 0, 0, 0, '')"""
 
-_Job = tuple[tuple[Any, ...], "asyncio.Future[None]"]
+_SESSIONS = f"""insert into session (name, created_at, updated_at, version, specification_path,
+    parent_branch, phase, plan, completion, failure_reason)
+    with recursive n (i) as (select 0 union all select i + 1 from n where i < 99)
+    select '{frames.SESSION}-' || i, 0, 0, 1, '', '', 'ACTIVE', '', 'PENDING', '' from n"""
+_UPDATE = """update session set parent_branch = ?, phase = 'REVIEW', version = version + 1,
+    updated_at = ? where name = ?"""
+
+_Job = tuple[str, tuple[Any, ...], "asyncio.Future[None]"]
 
 
 class Writer:
@@ -58,7 +68,14 @@ class Writer:
         due = now + 3_600_000_000
         note, key = frames.note(request_id), secrets.randbits(63)
         row = (secrets.token_hex(6), _AGENT, note, due, "operator", now, request_id, key)
-        self._jobs.put((row, future))
+        self._jobs.put((_INSERT, row, future))
+        await future
+
+    async def update(self, index: int) -> None:
+        """Changes a caller's session; returns when that is on disk."""
+        future = self._loop.create_future()
+        row = (secrets.token_hex(8), time.time_ns() // 1000, frames.session_name(index))
+        self._jobs.put((_UPDATE, row, future))
         await future
 
     async def close(self) -> None:
@@ -77,15 +94,15 @@ class Writer:
                     break
                 assert more is not None, "closed while rows wait"
                 batch.append(more)
-            self._commit([row for row, _ in batch])
-            self._loop.call_soon_threadsafe(_settle, [future for _, future in batch])
+            self._commit([(sql, row) for sql, row, _ in batch])
+            self._loop.call_soon_threadsafe(_settle, [future for *_, future in batch])
 
-    def _commit(self, rows: list[tuple[Any, ...]]) -> None:
+    def _commit(self, rows: list[tuple[str, tuple[Any, ...]]]) -> None:
         execute = self._db.execute
         execute("begin immediate")
-        for row in rows:
+        for sql, row in rows:
             execute("savepoint unit")
-            execute(_INSERT, row)
+            execute(sql, row)
             execute("release unit")
         execute("commit")
 
@@ -95,25 +112,25 @@ def _settle(futures: list[asyncio.Future[None]]) -> None:
         future.set_result(None)
 
 
-async def _call(writer: Writer, end: float) -> int:
+async def _call(writer: Writer, index: int, updates: bool, end: float) -> int:
     count = 0
     while time.perf_counter() < end:
-        await writer.write(secrets.token_hex(16))
+        await (writer.update(index) if updates else writer.write(secrets.token_hex(16)))
         count += 1
     return count
 
 
 def template(path: Path) -> None:
-    """An empty database with the product's schema and one agent."""
+    """An empty database with the product's schema, one agent and a hundred sessions."""
     path.unlink(missing_ok=True)
     db = database.writer(path)
     database.prepare(db, path, path.parent, "")
-    for row in (_SESSION_ROW, _AGENT_ROW):
+    for row in (_SESSION_ROW, _AGENT_ROW, _SESSIONS):
         db.execute_sql(row).fetchall()
     db.close()
 
 
-def _measuring(folder: Path, callers: int) -> Callable[[float], Any]:
+def _measuring(folder: Path, callers: int, updates: bool) -> Callable[[float], Any]:
     empty, path = folder / "bare-template.db", folder / "bare.db"
     template(empty)
 
@@ -121,7 +138,9 @@ def _measuring(folder: Path, callers: int) -> Callable[[float], Any]:
         shutil.copy(empty, path)
         writer = Writer(path)
         start = time.perf_counter()
-        counts = await asyncio.gather(*(_call(writer, start + seconds) for _ in range(callers)))
+        end = start + seconds
+        calls = (_call(writer, index, updates, end) for index in range(callers))
+        counts = await asyncio.gather(*calls)
         elapsed = time.perf_counter() - start
         await writer.close()
         return {"count": sum(counts), "seconds": elapsed}
@@ -130,4 +149,5 @@ def _measuring(folder: Path, callers: int) -> Callable[[float], Any]:
 
 
 if __name__ == "__main__":
-    uvloop.run(child.serve(_measuring(Path(sys.argv[1]), int(sys.argv[2]))))
+    _updates = sys.argv[3:] == ["update"]
+    uvloop.run(child.serve(_measuring(Path(sys.argv[1]), int(sys.argv[2]), _updates)))

@@ -2,9 +2,11 @@
 
     python -m bench.load heartbeat ADDRESS STREAMS PER_CHANNEL SESSION
     python -m bench.load create ADDRESS CALLERS AGENTS
+    python -m bench.load update ADDRESS CALLERS
 
 Each stream or caller sends its next frame as soon as the one before was answered. Each request has
-a note of its own, for the agents in turn, so that none has more open tasks than it may have.
+a note of its own, for the agents in turn, so that none has more open tasks than it may have; each
+updating caller has a session of its own, and names the version that the answer before told.
 """
 
 from __future__ import annotations
@@ -14,7 +16,7 @@ import itertools
 import statistics
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import grpc
@@ -23,6 +25,7 @@ import uvloop
 from bench import child, frames
 from orch.v1.heartbeat_pb2_grpc import HeartbeatServiceStub
 from orch.v1.scheduler_pb2_grpc import SchedulerServiceStub
+from orch.v1.session_state_pb2_grpc import SessionStateServiceStub
 
 _OWN_CONNECTION = (("grpc.use_local_subchannel_pool", 1),)
 _OPENING = 30.0
@@ -94,9 +97,23 @@ async def _call(stub: Any, turns: Iterator[int], end: float) -> list[float]:
             return took
 
 
-async def _call_all(stub: Any, turns: Iterator[int], callers: int, seconds: float) -> child.Answer:
+async def _update(stub: Any, index: int, end: float) -> list[float]:
+    """Updates a session until `end`; returns the time each answer took."""
+    took: list[float] = []
+    version = 0
+    while not took or time.perf_counter() < end:
+        start = time.perf_counter()
+        answer = await stub.UpdateSession(frames.update_request(index, version))
+        took.append(time.perf_counter() - start)
+        # the bare server knows no versions, and tells one that is not 0 all the same
+        version = answer.session.version
+    return took
+
+
+async def _all(calls: Callable[[float, int], Any], callers: int, seconds: float) -> child.Answer:
+    """Runs `calls(END, INDEX)` for each caller."""
     start = time.perf_counter()
-    lists = await asyncio.gather(*(_call(stub, turns, start + seconds) for _ in range(callers)))
+    lists = await asyncio.gather(*(calls(start + seconds, index) for index in range(callers)))
     elapsed = time.perf_counter() - start
     took = [one for some in lists for one in some]
     middle, worst = statistics.median(took), max(took)
@@ -107,13 +124,25 @@ async def _create(address: str, callers: int, agents: int) -> None:
     turns = itertools.cycle(range(agents))
     async with grpc.aio.insecure_channel(address) as channel:
         stub = SchedulerServiceStub(channel)
-        await child.serve(lambda seconds: _call_all(stub, turns, callers, seconds))
+        await child.serve(
+            lambda seconds: _all(lambda end, _: _call(stub, turns, end), callers, seconds)
+        )
+
+
+async def _updates(address: str, callers: int) -> None:
+    async with grpc.aio.insecure_channel(address) as channel:
+        stub = SessionStateServiceStub(channel)
+        await child.serve(
+            lambda seconds: _all(lambda end, index: _update(stub, index, end), callers, seconds)
+        )
 
 
 def _main(what: str, address: str, count: str, *rest: str) -> None:
     if what == "heartbeat":
         per_channel, session = rest
         uvloop.run(_heartbeat(address, int(count), int(per_channel), session))
+    elif what == "update":
+        uvloop.run(_updates(address, int(count)))
     else:
         uvloop.run(_create(address, int(count), int(rest[0])))
 

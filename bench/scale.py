@@ -66,7 +66,8 @@ class Authorizing:
 @dataclass(frozen=True, slots=True)
 class Scale:
     """Counts, and seconds of one measurement. `starts` of the repeats begin with new processes;
-    an idle one is `watched` for so many seconds."""
+    an idle one is `watched` for so many seconds. `teams` are sessions of five agents,
+    `imported` sessions of seven that are imported."""
 
     repeats: int
     starts: int
@@ -74,10 +75,12 @@ class Scale:
     streams: tuple[int, ...]
     callers: tuple[int, ...]
     cold_runs: int
+    teams: int
     clients: int
     connections: int
     panes: int
     watched: float
+    imported: int
     liveness: Liveness
     scheduling: Scheduling
     authorizing: Authorizing
@@ -90,10 +93,12 @@ FULL = Scale(
     streams=(1, 100, 1000),
     callers=(1, 64),
     cold_runs=25,
+    teams=100,
     clients=20,
     connections=500,
     panes=100,
     watched=20.0,
+    imported=1000,
     liveness=Liveness(
         agents=1000,
         beat=1.0,
@@ -141,10 +146,12 @@ QUICK = Scale(
     streams=(1, 100),
     callers=(1, 64),
     cold_runs=3,
+    teams=10,
     clients=4,
     connections=50,
     panes=10,
     watched=2.0,
+    imported=50,
     liveness=Liveness(
         agents=100,
         beat=0.4,

@@ -24,7 +24,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from orch_server import app
+from orch_server import wiring
 from orch_server.core.authorization import Action, Verdict
 from orch_server.core.clock import ManualClock
 from orch_server.core.errors import OrchError, StoreUnavailable
@@ -203,7 +203,7 @@ class World:
             Passphrase(self._life.folder / "passphrase").set(PASSPHRASE)
 
     async def _begin(self, folder: Path, number: int) -> None:
-        core = await app._wire(settings_for(folder, policy=policy()), self.clock)
+        core = await wiring.wire(settings_for(folder, policy=policy()), self.clock)
         life = _Life(core, folder, number)
         rows = await core.store.read(_last_event)
         self._seen = rows
@@ -214,7 +214,7 @@ class World:
             return False
 
         life.watch.enter_context(core.bus.subscribe(note))
-        await core.authorization.run_due()  # as app._recover does before the first call
+        await core.authorization.run_due()  # as wiring.recover does before the first call
         await core.heartbeat.restore()
         for name in [name for name, home in self._homes.items() if not home.known]:
             await self._bring_back(core, name)

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import fcntl
 import gc
 import logging
 import os
 import signal
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -29,6 +28,8 @@ from orch.v1 import (
     heartbeat_pb2_grpc,
     messaging_pb2,
     messaging_pb2_grpc,
+    metrics_pb2,
+    metrics_pb2_grpc,
     scheduler_pb2,
     scheduler_pb2_grpc,
     session_state_pb2,
@@ -38,43 +39,14 @@ from orch.v1 import (
 )
 from orch_server import __version__
 from orch_server.config import Settings, check_home
-from orch_server.core.agent import Agent
 from orch_server.core.clock import Clock, SystemClock
 from orch_server.core.errors import StartupError
-from orch_server.local_zone import local_zone
+from orch_server.locks import held
 from orch_server.loops.clock_watch import watch_clock
 from orch_server.loops.deadlines import serve_deadlines
 from orch_server.loops.leases import feel_pulse, watch_leases
 from orch_server.loops.supervision import serve_supervision
 from orch_server.loops.supervisor import Loop, supervise
-from orch_server.services.agent_state import AgentStates
-from orch_server.services.agents import AgentRegistry
-from orch_server.services.alerts import AlertService
-from orch_server.services.audit import AuditService
-from orch_server.services.authorization import AuthorizationService
-from orch_server.services.credit import CreditService
-from orch_server.services.event_log import EventLog
-from orch_server.services.events import LocalBus
-from orch_server.services.guesses import Guesses
-from orch_server.services.heartbeat import HeartbeatService
-from orch_server.services.hooks import HookService
-from orch_server.services.identity import IdentityService
-from orch_server.services.mailbox import Mailbox
-from orch_server.services.messaging import MessagingService
-from orch_server.services.operations import OperationService
-from orch_server.services.passphrase import Passphrase
-from orch_server.services.scheduler import SchedulerService
-from orch_server.services.session_state import SessionStateService
-from orch_server.services.supervisor import Supervisor
-from orch_server.services.targets import Targets
-from orch_server.services.templates import Templates
-from orch_server.services.tokens import TokenFiles
-from orch_server.services.waiting import WaitingService
-from orch_server.storage.store import Store
-from orch_server.tmux.display import TmuxDisplay
-from orch_server.tmux.finder import PaneFinder
-from orch_server.tmux.local_courier import LocalCourier
-from orch_server.tmux.processes import host_name
 from orch_server.transport.authorization import AuthorizationServicer
 from orch_server.transport.events import EventServicer
 from orch_server.transport.generic import GenericOnly
@@ -82,9 +54,11 @@ from orch_server.transport.guard import Guard
 from orch_server.transport.heartbeat import HeartbeatServicer
 from orch_server.transport.identity import IdentitySocket
 from orch_server.transport.messaging import MessagingServicer
+from orch_server.transport.metrics import MetricsServicer
 from orch_server.transport.scheduler import SchedulerServicer
 from orch_server.transport.session_state import SessionStateServicer
 from orch_server.transport.supervision import SupervisionServicer
+from orch_server.wiring import Core, recover, wire
 
 logger = logging.getLogger(__name__)
 
@@ -109,35 +83,8 @@ _SERVICES = (
     messaging_pb2.DESCRIPTOR.services_by_name["MessagingService"].full_name,
     supervision_pb2.DESCRIPTOR.services_by_name["SupervisionService"].full_name,
     event_pb2.DESCRIPTOR.services_by_name["EventService"].full_name,
+    metrics_pb2.DESCRIPTOR.services_by_name["MetricsService"].full_name,
 )
-
-
-@dataclass(frozen=True, slots=True)
-class _Core:
-    """The services, wired."""
-
-    store: Store
-    bus: LocalBus
-    registry: AgentRegistry
-    identity: IdentityService
-    passphrase: Passphrase
-    heartbeat: HeartbeatService
-    mailbox: Mailbox
-    scheduler: SchedulerService
-    authorization: AuthorizationService
-    state: SessionStateService
-    messaging: MessagingService
-    hooks: HookService
-    courier: LocalCourier
-    states: AgentStates
-    operations: OperationService
-    credit: CreditService
-    waiting: WaitingService
-    supervisor: Supervisor
-    alerts: AlertService
-    targets: Targets
-    events: EventLog
-    audit: AuditService
 
 
 async def serve(settings: Settings, ready: Callable[[str], None]) -> None:
@@ -154,9 +101,9 @@ async def serve(settings: Settings, ready: Callable[[str], None]) -> None:
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         loop.add_signal_handler(number, stop.set)
     with _locks(settings):
-        core = await _wire(settings, clock)
+        core = await wire(settings, clock)
         try:
-            await _recover(core)
+            await recover(core)
             await _run(settings, core, clock, stop, ready)
         finally:
             await core.courier.close()
@@ -164,133 +111,8 @@ async def serve(settings: Settings, ready: Callable[[str], None]) -> None:
             await core.store.close()
 
 
-async def _wire(settings: Settings, clock: Clock) -> _Core:
-    host = host_name()
-    bus = LocalBus()
-    store = Store(settings.database, clock, bus.publish)
-    known = await store.open()
-    finder = PaneFinder(host)
-    passphrase = Passphrase(settings.passphrase)
-    passphrase.on_wrong = Guesses(store, clock).tell
-    registry = AgentRegistry(store, clock)
-    await registry.load()
-    roles = settings.policy.deciding_roles()
-    identity = IdentityService(
-        finder, registry, TokenFiles(settings.tokens), known.token_key, clock
-    )
-    targets = Targets(registry, finder, passphrase, roles)
-    heartbeat = HeartbeatService(store, registry, finder, passphrase, roles, settings.pace, clock)
-    courier = LocalCourier()
-    mailbox = Mailbox(
-        store,
-        registry,
-        heartbeat,
-        courier,
-        targets.resettle,
-        host,
-        known.generation,
-        clock,
-    )
-    heartbeat.on_courier = mailbox.wake
-    here = local_zone(clock.now())
-    scheduler = SchedulerService(
-        store,
-        targets,
-        bus,
-        clock,
-        mailbox.wake,
-        str(here),
-        settings.max_open_tasks,
-    )
-    authorization = AuthorizationService(
-        store, registry, targets, passphrase, bus, settings.policy, clock, mailbox.wake
-    )
-    states = AgentStates(store, registry, clock, here)
-    operations = OperationService(store, targets, clock, lambda agent: supervisor.changed.set())
-
-    def freed(agent_id: str) -> None:
-        mailbox.wake(agent_id)
-        scheduler.agent_freed(agent_id)
-
-    credit = CreditService(store, registry, states, freed, clock)
-    waiting = WaitingService(store, registry, targets, authorization, clock, mailbox.wake)
-    authorization.on_request = waiting.changed.set
-    supervisor = Supervisor(
-        store,
-        registry,
-        heartbeat,
-        states,
-        operations,
-        credit,
-        waiting,
-        mailbox.wake,
-        clock,
-        settings.nudges_per_hour,
-    )
-    display = TmuxDisplay(lambda: registry.sockets(host))
-    alerts = AlertService(store, bus, display, clock, settings.alert_webhook)
-    _listen(heartbeat, states, credit, operations, supervisor)
-    mailbox.held_until = credit.held_until
-    mailbox.held_agents = scheduler.held = credit.held_agents
-    state = SessionStateService(
-        store, registry, heartbeat, waiting, targets, bus, states, operations, credit, supervisor
-    )
-    templates = Templates(settings.templates)
-    messaging = MessagingService(store, registry, targets, templates, bus, clock, mailbox.wake)
-    hooks = HookService(store, targets, mailbox, states)
-    return _Core(
-        store,
-        bus,
-        registry,
-        identity,
-        passphrase,
-        heartbeat,
-        mailbox,
-        scheduler,
-        authorization,
-        state,
-        messaging,
-        hooks,
-        courier,
-        states,
-        operations,
-        credit,
-        waiting,
-        supervisor,
-        alerts,
-        targets,
-        EventLog(store, bus),
-        AuditService(store, clock, settings.audit_days),
-    )
-
-
-def _listen(
-    heartbeat: HeartbeatService,
-    states: AgentStates,
-    credit: CreditService,
-    operations: OperationService,
-    supervisor: Supervisor,
-) -> None:
-    """Who hears of whose changes."""
-
-    def liveness(agent: Agent) -> None:
-        states.liveness_changed(agent)
-        supervisor.liveness_changed(agent)
-
-    heartbeat.on_liveness = liveness
-    states.on_change = [credit.state_changed, operations.state_changed, supervisor.state_changed]
-
-
-async def _recover(core: _Core) -> None:
-    """What must be true before the first call: the overdue has expired, clients have an amnesty."""
-    await core.authorization.run_due()
-    for service in (core.states, core.operations, core.credit, core.supervisor):
-        await service.load()
-    await core.heartbeat.restore()
-
-
 async def _run(
-    settings: Settings, core: _Core, clock: Clock, stop: asyncio.Event, ready: Callable[[str], None]
+    settings: Settings, core: Core, clock: Clock, stop: asyncio.Event, ready: Callable[[str], None]
 ) -> None:
     server, health = _server(core, clock)
     sockets = [_identity_socket(path, core) for path in settings.sockets]
@@ -316,7 +138,7 @@ async def _run(
             await loops  # raises LoopDied when that was why the server stops
 
 
-async def _drain(server: grpc.aio.Server, health: health_aio.HealthServicer, core: _Core) -> None:
+async def _drain(server: grpc.aio.Server, health: health_aio.HealthServicer, core: Core) -> None:
     """Health first, then streams are told to come back, then unary calls finish."""
     logger.info("draining")
     await health.enter_graceful_shutdown()
@@ -328,34 +150,41 @@ async def _drain(server: grpc.aio.Server, health: health_aio.HealthServicer, cor
     logger.info("stopped")
 
 
-def _loops(core: _Core, clock: Clock) -> list[Loop]:
+def _loops(core: Core, clock: Clock) -> list[Loop]:
     """Every background task of the server."""
     scheduler, authorization = core.scheduler, core.authorization
-    by_the_clock = (scheduler, authorization, core.credit, core.waiting, core.audit)
+    now_and_then: dict[str, Any] = {
+        "audit": core.audit,
+        "retention": core.retention,
+        "metrics": core.metrics,
+        "synchronizer": core.synchronizer,
+    }
+    by_the_clock = (scheduler, authorization, core.credit, core.waiting, *now_and_then.values())
 
     def look_anew() -> None:
         for service in by_the_clock:
             service.changed.set()
+
+    def due(name: str, service: Any) -> Loop:
+        return Loop(name, lambda: serve_deadlines(service.run_due, service.changed, clock))
 
     return [
         Loop("clock", lambda: watch_clock(look_anew)),
         Loop("leases", lambda: watch_leases(core.heartbeat, clock)),
         Loop("pulse", lambda: feel_pulse(core.heartbeat)),
         Loop("supervision", lambda: serve_supervision(core.supervisor, clock)),
-        Loop("credit", lambda: serve_deadlines(core.credit.run_due, core.credit.changed, clock)),
+        due("credit", core.credit),
         Loop("waiting", lambda: serve_deadlines(core.waiting.check, core.waiting.changed, clock)),
         Loop("alerts", core.alerts.run),
-        Loop("audit", lambda: serve_deadlines(core.audit.run_due, core.audit.changed, clock)),
+        Loop("tmux", core.synchronizer.watch),
+        *(due(name, service) for name, service in now_and_then.items()),
         Loop("mailbox", core.mailbox.run),
         Loop("firing", lambda: serve_deadlines(scheduler.fire_due, scheduler.changed, clock)),
-        Loop(
-            "authorization",
-            lambda: serve_deadlines(authorization.run_due, authorization.changed, clock),
-        ),
+        due("authorization", authorization),
     ]
 
 
-def _server(core: _Core, clock: Clock) -> tuple[grpc.aio.Server, health_aio.HealthServicer]:
+def _server(core: Core, clock: Clock) -> tuple[grpc.aio.Server, health_aio.HealthServicer]:
     server = grpc.aio.server(interceptors=[Guard(core.identity)], options=_OPTIONS)
     health = health_aio.HealthServicer()
     services: Any = GenericOnly(server)
@@ -372,8 +201,18 @@ def _server(core: _Core, clock: Clock) -> tuple[grpc.aio.Server, health_aio.Heal
         AuthorizationServicer(core.authorization), services
     )
     session_state_pb2_grpc.add_SessionStateServiceServicer_to_server(
-        SessionStateServicer(core.state, clock, core.waiting), services
+        SessionStateServicer(
+            core.state,
+            clock,
+            core.waiting,
+            core.status,
+            core.synchronizer,
+            core.retention,
+            core.progress,
+        ),
+        services,
     )
+    metrics_pb2_grpc.add_MetricsServiceServicer_to_server(MetricsServicer(core.metrics), services)
     supervision_pb2_grpc.add_SupervisionServiceServicer_to_server(
         SupervisionServicer(
             core.supervisor, core.credit, core.alerts, core.state, core.registry, core.targets
@@ -417,21 +256,14 @@ def _bind(server: grpc.aio.Server, settings: Settings) -> list[str]:
     return addresses
 
 
-def _identity_socket(path: Path, core: _Core) -> IdentitySocket:
+def _identity_socket(path: Path, core: Core) -> IdentitySocket:
     return IdentitySocket(path.with_name(f"{path.stem}-id.sock"), core.identity)
 
 
-@contextlib.contextmanager
-def _locks(settings: Settings) -> Iterator[None]:
-    """Holds a lock on the home and on each socket: a second server must not steal either."""
-    with contextlib.ExitStack() as stack:
-        for path in (settings.database, *settings.sockets):
-            lock = stack.enter_context(path.with_name(f"{path.name}.lock").open("a"))
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError as exc:
-                raise StartupError(
-                    f"Another orch-server already serves {path.parent}; stop it first, or give this"
-                    " one another --home."
-                ) from exc
-        yield
+def _locks(settings: Settings) -> AbstractContextManager[None]:
+    """A second server must not steal the home or a socket."""
+    taken = StartupError(
+        f"Another orch-server already serves {settings.home}; stop it first, or give this one"
+        " another --home."
+    )
+    return held(settings, taken)

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from orch_server import __version__, config, logs
 from orch_server.core.clock import SystemClock
-from orch_server.core.errors import InvalidInput, NotFound, OrchError, StartupError
+from orch_server.core.errors import Conflict, InvalidInput, NotFound, OrchError, StartupError
 from orch_server.core.policy import Policy
 from orch_server.core.text import check_name, check_role
 from orch_server.services.passphrase import PENALTY, Passphrase
@@ -29,11 +29,14 @@ _EXAMPLES = """examples:
   orch-server token create --session atlas-impl-1a2b3c4d --role developer
   orch-server passphrase set
   orch-server audit verify
+  orch-server cleanup --older-than 30d
+  orch-server import ~/Tmux-Orchestrator
 """
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Runs a command; returns the exit status: 0 done, 1 failed, 2 usage, 4 not found."""
+    """Runs a command; returns the exit status: 0 done, 1 failed, 2 usage, 4 not found,
+    6 conflict."""
     args = _parser().parse_args(argv)
     run: Callable[[argparse.Namespace], int] = args.run
     try:
@@ -45,7 +48,7 @@ def main(argv: list[str] | None = None) -> int:
         return 4 if isinstance(exc, NotFound) else 2
     except OrchError as exc:
         print(f"orch-server: {exc.message}", file=sys.stderr)
-        return 1
+        return 6 if isinstance(exc, Conflict) else 1
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -91,7 +94,26 @@ def _parser() -> argparse.ArgumentParser:
     verify.add_argument("--json", action="store_true", help="print JSON")
     verify.set_defaults(run=_audit_verify)
 
-    for sub in (create, listing, revoke, setting, verify):
+    cleanup = commands.add_parser("cleanup", help="remove sessions that ended; a dry run first")
+    cleanup.add_argument(
+        "--older-than", metavar="AGE", help="that ended longer ago, such as 12h; default: 30d"
+    )
+    cleanup.add_argument("--execute", action="store_true", help="do it, after a backup")
+    cleanup.add_argument("--json", action="store_true", help="print JSON")
+    cleanup.set_defaults(run=_cleanup)
+
+    coming = commands.add_parser("import", help="take over the old system's state; a dry run first")
+    coming.add_argument("directory", metavar="DIR", help="its repository, or its registry folder")
+    coming.add_argument("--execute", action="store_true", help="do it, after a backup")
+    coming.add_argument("--json", action="store_true", help="print JSON")
+    coming.set_defaults(run=_import)
+
+    going = commands.add_parser("export", help="write the old system's files, as a way back")
+    going.add_argument("directory", metavar="DIR", help="a new or empty folder")
+    going.add_argument("--json", action="store_true", help="print JSON")
+    going.set_defaults(run=_export)
+
+    for sub in (create, listing, revoke, setting, verify, cleanup, coming, going):
         sub.add_argument("--home", help="ORCH_HOME; default: orch under the XDG state directory")
     return parser
 
@@ -226,6 +248,24 @@ def _audit_verify(args: argparse.Namespace) -> int:
     links = f"{report.links:,} link{'s' * (report.links != 1)}"
     print(f"audit: {links}, from {first or '-'} to {last or '-'}, {told}")
     return int(report.faults > 0)
+
+
+def _cleanup(args: argparse.Namespace) -> int:
+    from orch_server import cli_cleanup
+
+    return cli_cleanup.run(args)
+
+
+def _import(args: argparse.Namespace) -> int:
+    from orch_server import cli_import
+
+    return cli_import.run_import(args)
+
+
+def _export(args: argparse.Namespace) -> int:
+    from orch_server import cli_import
+
+    return cli_import.run_export(args)
 
 
 def _second(at: datetime | None) -> str | None:

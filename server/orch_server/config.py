@@ -29,6 +29,7 @@ _KEYS = (
     "alert_webhook",
     "max_open_tasks",
     "audit_days",
+    "history_days",
 )
 _LEVELS = ("debug", "info", "warning", "error")
 _LOOPBACK = re.compile(r"(localhost|127(?:\.\d{1,3}){3}|\[::1\]):(\d{1,5})\Z")
@@ -43,7 +44,8 @@ class Settings:
     is the folder with the user's own templates of messages, `nudges_per_hour` the budget of each
     agent (0: none are sent), `alert_webhook` the URL that alerts are posted to ("": none),
     `max_open_tasks` how many open tasks an agent may have, `audit_days` how long links of the audit
-    are kept (0: for ever)."""
+    are kept (0: for ever), `history_days` how long events, decided requests and texts that went
+    their way are (0: for ever)."""
 
     home: Path
     sockets: tuple[Path, ...]
@@ -56,11 +58,17 @@ class Settings:
     alert_webhook: str = ""
     max_open_tasks: int = MAX_OPEN
     audit_days: int = 400
+    history_days: int = 90
 
     @property
     def database(self) -> Path:
         """The database file."""
         return self.home / "orch.db"
+
+    @property
+    def backups(self) -> Path:
+        """The folder with the backups."""
+        return self.home / "backups"
 
     @property
     def passphrase(self) -> Path:
@@ -90,6 +98,11 @@ def config_file(environ: Mapping[str, str]) -> Path:
         return Path(environ["ORCH_CONFIG"])
     base = environ.get("XDG_CONFIG_HOME") or str(Path.home() / ".config")
     return Path(base) / "orch" / "config.toml"
+
+
+def tmux_socket() -> str:
+    """The tmux socket that this process believes to live under; "" outside tmux."""
+    return os.environ.get("TMUX", "").partition(",")[0]
 
 
 def load(
@@ -122,7 +135,8 @@ def load(
         nudges_per_hour=_nudges(kept.get("nudges_per_hour", 6)),
         alert_webhook=_webhook(kept.get("alert_webhook", "")),
         max_open_tasks=_open_tasks(kept.get("max_open_tasks", MAX_OPEN)),
-        audit_days=_audit_days(kept.get("audit_days", 400)),
+        audit_days=_days("audit_days", kept.get("audit_days", 400), "the audit"),
+        history_days=_days("history_days", kept.get("history_days", 90), "the history"),
     )
 
 
@@ -247,11 +261,11 @@ def _open_tasks(value: Any) -> int:
     return value
 
 
-def _audit_days(given: object) -> int:
+def _days(key: str, given: object, what: str) -> int:
     if isinstance(given, bool) or not isinstance(given, int) or not 0 <= given <= 36_500:
         raise StartupError(
-            f"audit_days is {given!r}; use a whole number of days from 1 to 36500, or 0 to keep the"
-            " audit for ever."
+            f"{key} is {given!r}; use a whole number of days from 1 to 36500, or 0 to keep {what}"
+            " for ever."
         )
     return given
 

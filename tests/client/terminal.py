@@ -20,6 +20,7 @@ from orch.v1 import (
     event_pb2,
     heartbeat_pb2,
     messaging_pb2,
+    metrics_pb2,
     scheduler_pb2,
     session_state_pb2,
     supervision_pb2,
@@ -34,6 +35,7 @@ FILES = (
     messaging_pb2,
     supervision_pb2,
     event_pb2,
+    metrics_pb2,
 )
 METHODS = {
     method.name: method

@@ -1,4 +1,4 @@
-"""Changing a session: the mask, the version, and what stays as it was."""
+"""Changing a session and what is known of an agent; phases, and what a dependency may be."""
 
 from __future__ import annotations
 
@@ -6,8 +6,23 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from orch_server.core.errors import InvalidInput, VersionMismatch
-from orch_server.core.session import MUTABLE, Phase, Session, check_version, update
+from orch_server.core.errors import AlreadyExists, InvalidInput, LimitReached, VersionMismatch
+from orch_server.core.session import (
+    DETAILS,
+    MAX_PHASES,
+    MUTABLE,
+    NO_DETAIL,
+    AgentDetail,
+    CompletedPhase,
+    Phase,
+    Session,
+    check_dependencies,
+    check_line,
+    check_version,
+    complete,
+    update,
+    update_detail,
+)
 
 NOW = datetime(2026, 11, 21, 12, tzinfo=UTC)
 LATER = NOW + timedelta(hours=1)
@@ -26,7 +41,7 @@ def test_a_field_of_the_mask_can_be_emptied() -> None:
     assert update(OLD, {"project_name": ""}, ("project_name",), 0, LATER).project_name == ""
 
 
-@pytest.mark.parametrize("path", MUTABLE)
+@pytest.mark.parametrize("path", sorted(set(MUTABLE) - {"role_dependencies"}))
 def test_each_mutable_field_can_be_changed_alone(path: str) -> None:
     changed = update(OLD, {path: "new"}, (path,), 0, LATER)
     assert getattr(changed, path) == "new"
@@ -57,3 +72,85 @@ def test_another_version_is_refused_and_the_present_one_is_told(expected: int) -
 @pytest.mark.parametrize("expected", [0, 3])
 def test_no_version_and_the_present_one_are_taken(expected: int) -> None:
     check_version(OLD, expected)
+
+
+# ---- agents ----
+
+
+@pytest.mark.parametrize("path", DETAILS)
+def test_each_field_of_an_agent_can_be_changed_alone(path: str) -> None:
+    wanted = AgentDetail(0, 1, "w", NOW, "/w", "b", "c")
+    changed = update_detail(AgentDetail(version=4, imported_alive=True), wanted, (path,), "a:b")
+    name = DETAILS[path]
+    assert changed == AgentDetail(version=5, imported_alive=True, **{name: getattr(wanted, name)})
+
+
+def test_another_version_of_an_agent_is_refused() -> None:
+    with pytest.raises(VersionMismatch) as caught:
+        update_detail(NO_DETAIL, AgentDetail(version=2), ("branch",), "atlas:tester")
+    assert caught.value.metadata == {"current_version": "0"}
+    assert "atlas:tester" in caught.value.message
+
+
+# ---- phases ----
+
+
+def test_the_first_phase_begins_with_the_session() -> None:
+    assert complete(OLD, (), "a", LATER) == CompletedPhase("a", NOW, LATER, timedelta(hours=1))
+
+
+def test_a_phase_begins_with_the_last_end_that_is_known() -> None:
+    then = NOW + timedelta(minutes=20)
+    done = (CompletedPhase("a", NOW, then, None), CompletedPhase("b", None, None, None))
+    assert complete(OLD, done, "c", LATER).length == timedelta(minutes=40)
+
+
+def test_a_phase_whose_beginning_is_yet_to_come_took_no_time() -> None:
+    done = (CompletedPhase("a", NOW, LATER + timedelta(days=1), None),)
+    assert complete(OLD, done, "b", LATER) == CompletedPhase("b", LATER, LATER, timedelta(0))
+
+
+def test_a_phase_is_completed_once() -> None:
+    done = (CompletedPhase("a", NOW, NOW, None), CompletedPhase("b", None, None, None))
+    with pytest.raises(AlreadyExists, match="12:00:00 UTC"):
+        complete(OLD, done, "a", LATER)
+    with pytest.raises(AlreadyExists, match="was completed;"):
+        complete(OLD, done, "b", LATER)
+
+
+def test_a_session_has_so_many_phases_at_most() -> None:
+    done = tuple(CompletedPhase(f"{n}", NOW, NOW, None) for n in range(MAX_PHASES))
+    with pytest.raises(LimitReached):
+        complete(OLD, done, "one more", LATER)
+    assert complete(OLD, done[1:], "one more", LATER).name == "one more"
+
+
+@pytest.mark.parametrize("text", ["", " ", "\x1b", "a\nb", "a\rb", "x" * 6])
+def test_a_line_is_one_line_of_some_length(text: str) -> None:
+    with pytest.raises(InvalidInput) as caught:
+        check_line("topic", text, 5)
+    assert caught.value.field == "topic"
+
+
+def test_a_line_is_kept_without_blanks_around_it() -> None:
+    assert check_line("topic", " a \x1bb \n", 5) == "a b"
+
+
+# ---- dependencies ----
+
+
+def test_roles_have_one_spelling_and_each_is_there_once() -> None:
+    given = (("Lead Dev", ("tester",)), ("tester", ("lead_dev",)), ("lead_dev", ("qa", "tester")))
+    assert check_dependencies(given) == (("lead_dev", ("tester", "qa")), ("tester", ("lead_dev",)))
+
+
+@pytest.mark.parametrize("given", [("a", ("A",)), ("a", ()), ("a!", ("b",)), ("a", ("",))])
+def test_a_dependency_is_of_one_role_on_another(given: tuple[str, tuple[str, ...]]) -> None:
+    with pytest.raises(InvalidInput) as caught:
+        check_dependencies((("c", ("d",)), given))
+    assert caught.value.field == "session.role_dependencies"
+
+
+def test_there_are_so_many_dependencies_at_most() -> None:
+    with pytest.raises(InvalidInput, match="more than 1,000"):
+        check_dependencies(tuple((f"r{n}", ("a",)) for n in range(1001)))

@@ -237,6 +237,7 @@ def test_the_page_calls_every_method_of_every_service(run: Run) -> None:
         "orch.v1.EventService",
         "orch.v1.HeartbeatService",
         "orch.v1.MessagingService",
+        "orch.v1.MetricsService",
         "orch.v1.SchedulerService",
         "orch.v1.SessionStateService",
         "orch.v1.SupervisionService",

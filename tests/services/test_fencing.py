@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from orch_server import app
+from orch_server import wiring
 from orch_server.core.clock import ManualClock
 from tests import interleavings
 from tests.transport.harness import START, settings_for
@@ -21,7 +21,7 @@ def test_no_stale_write_is_accepted_in_interleavings_of_twins(folder: Path, seed
 
     async def body() -> None:
         clock = ManualClock(START)
-        core = await app._wire(settings_for(folder), clock)
+        core = await wiring.wire(settings_for(folder), clock)
         try:
             tally, stale = await interleavings.run(core, clock, seed, 600, roles=24)
         finally:

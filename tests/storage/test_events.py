@@ -165,8 +165,9 @@ def test_a_subject_is_a_prefix_of_an_id_or_a_name(folder: Path) -> None:
             await full("abc")
         await at.store.write(
             lambda tx: tx.execute(
-                "insert into session values (9, 'bee', 0, 0, 1, '', '', '', '', 'ACTIVE', '',"
-                " 'PENDING', '')"
+                "insert into session (name, created_at, updated_at, version, specification_path,"
+                " parent_branch, phase, plan, completion, failure_reason)"
+                " values ('bee', 0, 0, 1, '', '', 'ACTIVE', '', 'PENDING', '')"
             )
         )
         assert await full("bee") == "bee"

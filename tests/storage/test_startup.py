@@ -22,6 +22,9 @@ ADDED = {
     *("version", "note_key", "waited", "paused_by", "pause_note"),
     *("action_class", "approvers", "human", "reason_required", "lapse", "tool", "arguments", "cwd"),
     *("digest", "proof", "open", "passed_over"),
+    *("project_size", "original_specification_path", "worktree_base_path", "batch_id"),
+    *("orchestrator_window", "name_missing", "window_name", "worktree_path", "branch"),
+    *("commit_hash", "imported_credit_reset"),
 }
 LATER = "0098_later.py"
 _KINDS = {"AUTO": "INTEGER", "INT": "INTEGER", "BOOL": "INTEGER"}

@@ -28,7 +28,7 @@ from orch.v1 import (
     scheduler_pb2_grpc,
     session_state_pb2_grpc,
 )
-from orch_server import app
+from orch_server import app, wiring
 from orch_server.config import Settings
 from orch_server.core.clock import Clock, ManualClock
 from orch_server.core.pace import Pace
@@ -246,9 +246,9 @@ async def serving(
     """A server on HOME/orch.sock and, when asked, on TCP; with the named loops."""
     settings = settings_for(home, pace, tcp, policy)
     moving = clock or ManualClock(START)
-    core = await app._wire(settings, moving)
+    core = await wiring.wire(settings, moving)
     try:
-        await app._recover(core)
+        await wiring.recover(core)
         server, _ = app._server(core, moving)
         addresses = app._bind(server, settings)
         await server.start()

@@ -17,6 +17,7 @@ from orch.v1 import (
     event_pb2,
     heartbeat_pb2,
     messaging_pb2,
+    metrics_pb2,
     scheduler_pb2,
     session_state_pb2,
     supervision_pb2,
@@ -32,8 +33,10 @@ FILES = (
     messaging_pb2,
     supervision_pb2,
     event_pb2,
+    metrics_pb2,
 )
 HUGE = 2**63 - 1
+_MOST = 4 * 1024 * 1024
 HUGE_TOKEN = "OTk5OTk5OTk5OTk5OTk5OTk5OTk5OTk5OTk5OTk5OTk="
 
 
@@ -56,7 +59,24 @@ async def _call(
     request: bytes,
     metadata: Any = None,
 ) -> Failure | bytes:
-    """The first answer of a method, or its error. Nothing here knows the messages."""
+    """The first answer of a method, or its error. Nothing here knows the messages.
+
+    grpc.aio replaces the status of a server that ends a stream while the client still writes with
+    one of its own (grpc issue 36066, open); such a call tells nothing and is made anew.
+    """
+    for _ in range(20):
+        told = await _call_once(channel, method, request, metadata)
+        if isinstance(told, bytes) or told.message != "Internal error from Core":
+            return told
+    raise AssertionError("the server's own status never came through")
+
+
+async def _call_once(
+    channel: grpc.aio.Channel,
+    method: descriptor.MethodDescriptor,
+    request: bytes,
+    metadata: Any,
+) -> Failure | bytes:
     style = ("stream" if method.client_streaming else "unary") + (
         "_stream" if method.server_streaming else "_unary"
     )
@@ -106,8 +126,8 @@ def _check(method: descriptor.MethodDescriptor, result: Failure | bytes) -> None
         assert result.fields, (method.full_name, result)
 
 
-def test_there_are_seven_services() -> None:
-    assert len({m.containing_service.full_name for m in METHODS}) == 7
+def test_there_are_eight_services() -> None:
+    assert len({m.containing_service.full_name for m in METHODS}) == 8
     assert len(METHODS) >= 44
 
 
@@ -126,6 +146,8 @@ def _hostile(method: descriptor.MethodDescriptor, value: str) -> bytes:
     """A request with every field set to something extreme."""
     made = message_factory.GetMessageClass(method.input_type)()
     _fill(made, value)
+    if made.ByteSize() > _MOST:  # gRPC itself would refuse it
+        return _hostile(method, value[: len(value) // 2])
     return bytes(made.SerializeToString())
 
 
@@ -225,8 +247,9 @@ def test_a_fault_of_the_server_is_masked_and_the_connection_goes_on(
     async def body(at: Serving) -> None:
         await at.core.store.write(
             lambda tx: tx.execute(
-                "insert into session values (1, 'broken', 0, 0, 1, '', '', '', '',"
-                " 'SECRET-NONSENSE', '', 'PENDING', '')"
+                "insert into session (name, created_at, updated_at, version, specification_path,"
+                " parent_branch, phase, plan, completion, failure_reason)"
+                " values ('broken', 0, 0, 1, '', '', 'SECRET-NONSENSE', '', 'PENDING', '')"
             )
         )
         method = next(m for m in METHODS if m.name == "ListSessions")

@@ -51,12 +51,12 @@ def _once(watch: Any, take: Callable[[Any], None], left: float | None) -> bool:
         if exc.status != errors.UNREACHABLE:
             raise
     except grpc.RpcError as exc:
-        if not _is_worth_waiting(exc.code(), target):
+        if not is_worth_waiting(exc.code(), target):
             channel.fail(exc, target)
     return False
 
 
-def _is_worth_waiting(code: grpc.StatusCode, target: str) -> bool:
+def is_worth_waiting(code: grpc.StatusCode, target: str) -> bool:
     """Over a Unix socket each attempt has fresh credentials, which a server that was restarted
     knows; over TCP it is always the same token."""
     is_stale = code is _CODE.UNAUTHENTICATED and target.startswith("unix:")

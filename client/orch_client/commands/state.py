@@ -1,4 +1,4 @@
-"""`state`: sessions and their agents."""
+"""`state`: sessions, what belongs to them, and their agents."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import Any
 
 from orch_client import output
 
+_WIDE = 400
 EXAMPLES = """examples:
   orch-client state
   orch-client state atlas --json
@@ -55,7 +56,7 @@ def _print_all(sessions: list[Any], as_json: bool) -> None:
             _word("Completion", session.completion),
             f"{_alive(session)}/{len(session.agents)}",
             str(sum(1 for agent in session.agents if agent.HasField("waiting_for"))),
-            session.project_path or "-",
+            output.one_line(session.project_path) or "-",
         )
         for session in sessions
     ]
@@ -69,23 +70,101 @@ def _print_one(session: Any, as_json: bool) -> None:
         return
     from orch_client.commands.agents import print_agents
 
-    output.print_fields(
-        (
-            ("session", session.name),
-            ("project", session.project_name),
-            ("path", session.project_path),
-            ("specification", session.specification_path),
-            ("branch", session.parent_branch),
-            ("phase", _word("Phase", session.phase)),
-            ("plan", _word("Plan", session.plan) if session.plan else ""),
-            ("work", _word("Completion", session.completion)),
-            ("failure", session.failure_reason),
-            ("version", str(session.version)),
-            ("updated", output.moment(session.update_time)),
-        )
-    )
+    output.print_fields(_fields(session))
+    _print_section("PHASES", _phases(session))
+    _print_section("REPORTS", _reports(session))
+    _print_section("DEPENDENCIES", _dependencies(session))
+    _print_section("WORKTREES", _worktrees(session))
     print()
     print_agents(list(session.agents))
+
+
+def _fields(session: Any) -> list[tuple[str, str]]:
+    texts = (
+        ("session", session.name),
+        ("project", session.project_name),
+        ("path", session.project_path),
+        ("size", _word("ProjectSize", session.project_size) if session.project_size else ""),
+        ("specification", session.specification_path),
+        ("original", session.original_specification_path),
+        ("branch", session.parent_branch),
+        ("worktrees", session.worktree_base_path),
+        ("batch", session.batch_id),
+        ("phase", _word("Phase", session.phase)),
+        ("plan", _word("Plan", session.plan) if session.plan else ""),
+        ("work", _word("Completion", session.completion)),
+        ("ended", output.moment(session.completion_time)),
+        ("failure", session.failure_reason),
+        ("version", str(session.version)),
+        ("created", output.moment(session.create_time)),
+        ("updated", output.moment(session.update_time)),
+    )
+    shown = [(name, output.one_line(text, _WIDE)) for name, text in texts]
+    if session.name_missing:
+        shown.insert(1, ("tmux", "the name of its tmux session is not known"))
+    return shown
+
+
+def _print_section(title: str, rows: list[tuple[str, ...]]) -> None:
+    """Rows in columns under a title; nothing when there are none."""
+    if not rows:
+        return
+    print()
+    output.print_table((title, *[""] * (len(rows[0]) - 1)), rows, "")
+
+
+def _phases(session: Any) -> list[tuple[str, ...]]:
+    return [
+        (
+            output.one_line(phase.name),
+            length(phase),
+            output.moment(phase.end_time) or "nobody knows when",
+        )
+        for phase in session.completed_phases
+    ]
+
+
+def _reports(session: Any) -> list[tuple[str, ...]]:
+    return [
+        (
+            report.role,
+            f"{output.one_line(report.topic)} {output.one_line(report.status)}",
+            output.moment(report.report_time),
+            output.one_line(report.details),
+        )
+        for report in session.status_reports
+    ]
+
+
+def _dependencies(session: Any) -> list[tuple[str, ...]]:
+    return [(one.role, f"needs {', '.join(one.needs)}") for one in session.role_dependencies]
+
+
+def _worktrees(session: Any) -> list[tuple[str, ...]]:
+    return [
+        (
+            agent.role,
+            output.one_line(agent.branch) or "-",
+            output.one_line(agent.commit_hash)[:12] or "-",
+            output.one_line(agent.worktree_path, _WIDE) or "-",
+        )
+        for agent in session.agents
+        if agent.worktree_path or agent.branch or agent.commit_hash
+    ]
+
+
+def length(phase: Any) -> str:
+    """How long a completed phase took, such as "2h 5m"; "?" when nobody knows."""
+    if not phase.HasField("length"):
+        return "?"
+    minutes, seconds = divmod(phase.length.seconds, 60)
+    hours, minutes = divmod(minutes, 60)
+    days, hours = divmod(hours, 24)
+    if days:
+        return f"{days}d {hours}h"
+    if hours:
+        return f"{hours}h {minutes}m"
+    return f"{minutes}m {seconds}s" if minutes else f"{seconds}s"
 
 
 def _alive(session: Any) -> int:
@@ -97,4 +176,5 @@ def _alive(session: Any) -> int:
 def _word(enum: str, value: int) -> str:
     from orch.v1 import session_state_pb2 as pb
 
-    return output.word(getattr(pb, enum).Name(value), f"{enum.upper()}_")
+    prefix = "PROJECT_SIZE_" if enum == "ProjectSize" else f"{enum.upper()}_"
+    return output.word(getattr(pb, enum).Name(value), prefix)

@@ -350,6 +350,13 @@ class Agent(_message.Message):
     OPERATION_FIELD_NUMBER: _builtins.int
     CREDENTIAL_FIELD_NUMBER: _builtins.int
     HOLD_END_TIME_FIELD_NUMBER: _builtins.int
+    WINDOW_INDEX_FIELD_NUMBER: _builtins.int
+    WINDOW_NAME_FIELD_NUMBER: _builtins.int
+    LAST_BRIEFING_TIME_FIELD_NUMBER: _builtins.int
+    WORKTREE_PATH_FIELD_NUMBER: _builtins.int
+    BRANCH_FIELD_NUMBER: _builtins.int
+    COMMIT_HASH_FIELD_NUMBER: _builtins.int
+    DETAIL_VERSION_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """Opaque id, stable over restarts of client, pane and server."""
     session: _builtins.str
@@ -374,6 +381,18 @@ class Agent(_message.Message):
     """What it does."""
     credential: _builtins.str
     """The account that it runs under, such as "claude@host"; agents of one account share its limits."""
+    window_index: _builtins.int
+    """The index of its window, as the client or the synchroniser last saw it; absent when not known."""
+    window_name: _builtins.str
+    """The name of its window; empty when not known."""
+    worktree_path: _builtins.str
+    """Absolute path of the git worktree that it works in; empty when not known."""
+    branch: _builtins.str
+    """The branch that is checked out there; empty when not known."""
+    commit_hash: _builtins.str
+    """The commit that is checked out there; empty when not known."""
+    detail_version: _builtins.int
+    """Grows with each change of the six fields above; 0 when nothing of them is known."""
     @_builtins.property
     def pane(self) -> Global___Pane:
         """The pane it lives in; absent before it had one."""
@@ -406,6 +425,10 @@ class Agent(_message.Message):
     def hold_end_time(self) -> _timestamp_pb2.Timestamp:
         """Until when deliveries for it are held, since its account is limited; absent when they are not."""
 
+    @_builtins.property
+    def last_briefing_time(self) -> _timestamp_pb2.Timestamp:
+        """When it was last briefed; absent when never."""
+
     def __init__(
         self,
         *,
@@ -429,11 +452,20 @@ class Agent(_message.Message):
         operation: Global___Operation | None = ...,
         credential: _builtins.str = ...,
         hold_end_time: _timestamp_pb2.Timestamp | None = ...,
+        window_index: _builtins.int | None = ...,
+        window_name: _builtins.str = ...,
+        last_briefing_time: _timestamp_pb2.Timestamp | None = ...,
+        worktree_path: _builtins.str = ...,
+        branch: _builtins.str = ...,
+        commit_hash: _builtins.str = ...,
+        detail_version: _builtins.int = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["evidence", b"evidence", "hold_end_time", b"hold_end_time", "last_check_in_time", b"last_check_in_time", "liveness_change_time", b"liveness_change_time", "operation", b"operation", "pane", b"pane", "state_change_time", b"state_change_time", "waiting_for", b"waiting_for"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_window_index", b"_window_index", "evidence", b"evidence", "hold_end_time", b"hold_end_time", "last_briefing_time", b"last_briefing_time", "last_check_in_time", b"last_check_in_time", "liveness_change_time", b"liveness_change_time", "operation", b"operation", "pane", b"pane", "state_change_time", b"state_change_time", "waiting_for", b"waiting_for", "window_index", b"window_index"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["client_version", b"client_version", "credential", b"credential", "do_not_disturb", b"do_not_disturb", "epoch", b"epoch", "evidence", b"evidence", "foreground_program", b"foreground_program", "hold_end_time", b"hold_end_time", "id", b"id", "kind", b"kind", "last_check_in_time", b"last_check_in_time", "liveness", b"liveness", "liveness_change_time", b"liveness_change_time", "operation", b"operation", "pane", b"pane", "role", b"role", "served_by_courier", b"served_by_courier", "session", b"session", "state", b"state", "state_change_time", b"state_change_time", "waiting_for", b"waiting_for"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_window_index", b"_window_index", "branch", b"branch", "client_version", b"client_version", "commit_hash", b"commit_hash", "credential", b"credential", "detail_version", b"detail_version", "do_not_disturb", b"do_not_disturb", "epoch", b"epoch", "evidence", b"evidence", "foreground_program", b"foreground_program", "hold_end_time", b"hold_end_time", "id", b"id", "kind", b"kind", "last_briefing_time", b"last_briefing_time", "last_check_in_time", b"last_check_in_time", "liveness", b"liveness", "liveness_change_time", b"liveness_change_time", "operation", b"operation", "pane", b"pane", "role", b"role", "served_by_courier", b"served_by_courier", "session", b"session", "state", b"state", "state_change_time", b"state_change_time", "waiting_for", b"waiting_for", "window_index", b"window_index", "window_name", b"window_name", "worktree_path", b"worktree_path"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__window_index: _TypeAlias = _typing.Literal["window_index"]  # noqa: Y015
+    _WhichOneofArgType__window_index: _TypeAlias = _typing.Literal["_window_index", b"_window_index"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__window_index) -> _WhichOneofReturnType__window_index | None: ...
 
 Global___Agent: _TypeAlias = Agent  # noqa: Y015

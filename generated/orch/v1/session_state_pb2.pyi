@@ -111,6 +111,34 @@ COMPLETION_FAILED: Completion.ValueType  # 3
 """Given up; see the failure reason."""
 Global___Completion: _TypeAlias = Completion  # noqa: Y015
 
+class _ProjectSize:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _ProjectSizeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ProjectSize.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    PROJECT_SIZE_UNSPECIFIED: _ProjectSize.ValueType  # 0
+    """Not set."""
+    PROJECT_SIZE_SMALL: _ProjectSize.ValueType  # 1
+    """Small."""
+    PROJECT_SIZE_MEDIUM: _ProjectSize.ValueType  # 2
+    """Medium."""
+    PROJECT_SIZE_LARGE: _ProjectSize.ValueType  # 3
+    """Large."""
+
+class ProjectSize(_ProjectSize, metaclass=_ProjectSizeEnumTypeWrapper):
+    """How large a project is thought to be."""
+
+PROJECT_SIZE_UNSPECIFIED: ProjectSize.ValueType  # 0
+"""Not set."""
+PROJECT_SIZE_SMALL: ProjectSize.ValueType  # 1
+"""Small."""
+PROJECT_SIZE_MEDIUM: ProjectSize.ValueType  # 2
+"""Medium."""
+PROJECT_SIZE_LARGE: ProjectSize.ValueType  # 3
+"""Large."""
+Global___ProjectSize: _TypeAlias = ProjectSize  # noqa: Y015
+
 class _WaitKind:
     ValueType = _typing.NewType("ValueType", _builtins.int)
     V: _TypeAlias = ValueType  # noqa: Y015
@@ -135,6 +163,204 @@ WAIT_KIND_DEPENDENCY: WaitKind.ValueType  # 2
 """For its work or its answer."""
 Global___WaitKind: _TypeAlias = WaitKind  # noqa: Y015
 
+class _MismatchKind:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _MismatchKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_MismatchKind.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    MISMATCH_KIND_UNSPECIFIED: _MismatchKind.ValueType  # 0
+    """Not set."""
+    MISMATCH_KIND_SESSION_GONE: _MismatchKind.ValueType  # 1
+    """A session that is not over has no tmux session."""
+    MISMATCH_KIND_SESSION_RENAMED: _MismatchKind.ValueType  # 2
+    """The panes of its agents are in a tmux session of another name."""
+    MISMATCH_KIND_NAME_MISSING: _MismatchKind.ValueType  # 3
+    """The name of its tmux session was never known."""
+    MISMATCH_KIND_PANE_GONE: _MismatchKind.ValueType  # 4
+    """An agent's pane is gone."""
+    MISMATCH_KIND_WINDOW_CHANGED: _MismatchKind.ValueType  # 5
+    """An agent's window has another index or name."""
+    MISMATCH_KIND_ROLE_CHANGED: _MismatchKind.ValueType  # 6
+    """The pane says another role than its agent has."""
+    MISMATCH_KIND_WORKTREE_MISSING: _MismatchKind.ValueType  # 7
+    """An agent's worktree is not there."""
+    MISMATCH_KIND_ORPHAN: _MismatchKind.ValueType  # 8
+    """A tmux session that was made by this product and that no session in the store stands for."""
+
+class MismatchKind(_MismatchKind, metaclass=_MismatchKindEnumTypeWrapper):
+    """How the store and tmux differ."""
+
+MISMATCH_KIND_UNSPECIFIED: MismatchKind.ValueType  # 0
+"""Not set."""
+MISMATCH_KIND_SESSION_GONE: MismatchKind.ValueType  # 1
+"""A session that is not over has no tmux session."""
+MISMATCH_KIND_SESSION_RENAMED: MismatchKind.ValueType  # 2
+"""The panes of its agents are in a tmux session of another name."""
+MISMATCH_KIND_NAME_MISSING: MismatchKind.ValueType  # 3
+"""The name of its tmux session was never known."""
+MISMATCH_KIND_PANE_GONE: MismatchKind.ValueType  # 4
+"""An agent's pane is gone."""
+MISMATCH_KIND_WINDOW_CHANGED: MismatchKind.ValueType  # 5
+"""An agent's window has another index or name."""
+MISMATCH_KIND_ROLE_CHANGED: MismatchKind.ValueType  # 6
+"""The pane says another role than its agent has."""
+MISMATCH_KIND_WORKTREE_MISSING: MismatchKind.ValueType  # 7
+"""An agent's worktree is not there."""
+MISMATCH_KIND_ORPHAN: MismatchKind.ValueType  # 8
+"""A tmux session that was made by this product and that no session in the store stands for."""
+Global___MismatchKind: _TypeAlias = MismatchKind  # noqa: Y015
+
+@_typing.final
+class CompletedPhase(_message.Message):
+    """A phase of the work that is over."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    BEGIN_TIME_FIELD_NUMBER: _builtins.int
+    END_TIME_FIELD_NUMBER: _builtins.int
+    LENGTH_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """Its name, such as "design"."""
+    @_builtins.property
+    def begin_time(self) -> _timestamp_pb2.Timestamp:
+        """When it began; absent when that was never known."""
+
+    @_builtins.property
+    def end_time(self) -> _timestamp_pb2.Timestamp:
+        """When it ended; absent when that was never known."""
+
+    @_builtins.property
+    def length(self) -> _duration_pb2.Duration:
+        """How long it took; absent when that was never known."""
+
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        begin_time: _timestamp_pb2.Timestamp | None = ...,
+        end_time: _timestamp_pb2.Timestamp | None = ...,
+        length: _duration_pb2.Duration | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["begin_time", b"begin_time", "end_time", b"end_time", "length", b"length"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["begin_time", b"begin_time", "end_time", b"end_time", "length", b"length", "name", b"name"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CompletedPhase: _TypeAlias = CompletedPhase  # noqa: Y015
+
+@_typing.final
+class RoleDependency(_message.Message):
+    """A role that builds on the work of others."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ROLE_FIELD_NUMBER: _builtins.int
+    NEEDS_FIELD_NUMBER: _builtins.int
+    role: _builtins.str
+    """The role."""
+    @_builtins.property
+    def needs(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The roles whose work it needs."""
+
+    def __init__(
+        self,
+        *,
+        role: _builtins.str = ...,
+        needs: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["needs", b"needs", "role", b"role"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RoleDependency: _TypeAlias = RoleDependency  # noqa: Y015
+
+@_typing.final
+class StatusReport(_message.Message):
+    """What a role last reported."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ROLE_FIELD_NUMBER: _builtins.int
+    TOPIC_FIELD_NUMBER: _builtins.int
+    STATUS_FIELD_NUMBER: _builtins.int
+    DETAILS_FIELD_NUMBER: _builtins.int
+    REPORT_TIME_FIELD_NUMBER: _builtins.int
+    role: _builtins.str
+    """The role."""
+    topic: _builtins.str
+    """Of what, in lower case, such as "deployment"."""
+    status: _builtins.str
+    """In one word and upper case, such as "COMPLETE"."""
+    details: _builtins.str
+    """More."""
+    @_builtins.property
+    def report_time(self) -> _timestamp_pb2.Timestamp:
+        """When."""
+
+    def __init__(
+        self,
+        *,
+        role: _builtins.str = ...,
+        topic: _builtins.str = ...,
+        status: _builtins.str = ...,
+        details: _builtins.str = ...,
+        report_time: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["report_time", b"report_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["details", b"details", "report_time", b"report_time", "role", b"role", "status", b"status", "topic", b"topic"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___StatusReport: _TypeAlias = StatusReport  # noqa: Y015
+
+@_typing.final
+class Project(_message.Message):
+    """A directory that sessions work on."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ID_FIELD_NUMBER: _builtins.int
+    NAME_FIELD_NUMBER: _builtins.int
+    PATH_FIELD_NUMBER: _builtins.int
+    CREATE_TIME_FIELD_NUMBER: _builtins.int
+    SESSIONS_FIELD_NUMBER: _builtins.int
+    id: _builtins.str
+    """Opaque id."""
+    name: _builtins.str
+    """Its name."""
+    path: _builtins.str
+    """Its absolute path; empty when not known."""
+    @_builtins.property
+    def create_time(self) -> _timestamp_pb2.Timestamp:
+        """When it was first known."""
+
+    @_builtins.property
+    def sessions(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The names of the sessions that work, or worked, on it."""
+
+    def __init__(
+        self,
+        *,
+        id: _builtins.str = ...,
+        name: _builtins.str = ...,
+        path: _builtins.str = ...,
+        create_time: _timestamp_pb2.Timestamp | None = ...,
+        sessions: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "id", b"id", "name", b"name", "path", b"path", "sessions", b"sessions"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Project: _TypeAlias = Project  # noqa: Y015
+
 @_typing.final
 class Session(_message.Message):
     """A tmux session that holds a project's team."""
@@ -154,6 +380,16 @@ class Session(_message.Message):
     CREATE_TIME_FIELD_NUMBER: _builtins.int
     UPDATE_TIME_FIELD_NUMBER: _builtins.int
     AGENTS_FIELD_NUMBER: _builtins.int
+    PROJECT_SIZE_FIELD_NUMBER: _builtins.int
+    ORIGINAL_SPECIFICATION_PATH_FIELD_NUMBER: _builtins.int
+    WORKTREE_BASE_PATH_FIELD_NUMBER: _builtins.int
+    BATCH_ID_FIELD_NUMBER: _builtins.int
+    ORCHESTRATOR_WINDOW_FIELD_NUMBER: _builtins.int
+    COMPLETION_TIME_FIELD_NUMBER: _builtins.int
+    COMPLETED_PHASES_FIELD_NUMBER: _builtins.int
+    ROLE_DEPENDENCIES_FIELD_NUMBER: _builtins.int
+    STATUS_REPORTS_FIELD_NUMBER: _builtins.int
+    NAME_MISSING_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """The name, as in tmux."""
     project_name: _builtins.str
@@ -174,6 +410,20 @@ class Session(_message.Message):
     """Why the work was given up."""
     version: _builtins.int
     """Grows with each change of the fields above."""
+    project_size: Global___ProjectSize.ValueType
+    """How large its project is thought to be."""
+    original_specification_path: _builtins.str
+    """Absolute path of the specification as it was given, before it was worked out."""
+    worktree_base_path: _builtins.str
+    """Absolute path of the folder that holds the worktrees; empty when they have none in common."""
+    batch_id: _builtins.str
+    """What groups sessions that were queued together."""
+    orchestrator_window: _builtins.int
+    """The index of the orchestrator's window."""
+    name_missing: _builtins.bool
+    """Whether the name of its tmux session is not known, and the name above only a label. Output
+    only.
+    """
     @_builtins.property
     def create_time(self) -> _timestamp_pb2.Timestamp:
         """When it was first known."""
@@ -185,6 +435,22 @@ class Session(_message.Message):
     @_builtins.property
     def agents(self) -> _containers.RepeatedCompositeFieldContainer[_agent_pb2.Agent]:
         """Its agents, by role. Output only."""
+
+    @_builtins.property
+    def completion_time(self) -> _timestamp_pb2.Timestamp:
+        """When the work was done or given up. Output only."""
+
+    @_builtins.property
+    def completed_phases(self) -> _containers.RepeatedCompositeFieldContainer[Global___CompletedPhase]:
+        """The phases that are over, in order. Output only."""
+
+    @_builtins.property
+    def role_dependencies(self) -> _containers.RepeatedCompositeFieldContainer[Global___RoleDependency]:
+        """Which roles build on whose work; cycles are allowed. A change replaces all."""
+
+    @_builtins.property
+    def status_reports(self) -> _containers.RepeatedCompositeFieldContainer[Global___StatusReport]:
+        """What each role last reported. Output only."""
 
     def __init__(
         self,
@@ -202,10 +468,20 @@ class Session(_message.Message):
         create_time: _timestamp_pb2.Timestamp | None = ...,
         update_time: _timestamp_pb2.Timestamp | None = ...,
         agents: _abc.Iterable[_agent_pb2.Agent] | None = ...,
+        project_size: Global___ProjectSize.ValueType = ...,
+        original_specification_path: _builtins.str = ...,
+        worktree_base_path: _builtins.str = ...,
+        batch_id: _builtins.str = ...,
+        orchestrator_window: _builtins.int = ...,
+        completion_time: _timestamp_pb2.Timestamp | None = ...,
+        completed_phases: _abc.Iterable[Global___CompletedPhase] | None = ...,
+        role_dependencies: _abc.Iterable[Global___RoleDependency] | None = ...,
+        status_reports: _abc.Iterable[Global___StatusReport] | None = ...,
+        name_missing: _builtins.bool = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "update_time", b"update_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["completion_time", b"completion_time", "create_time", b"create_time", "update_time", b"update_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["agents", b"agents", "completion", b"completion", "create_time", b"create_time", "failure_reason", b"failure_reason", "name", b"name", "parent_branch", b"parent_branch", "phase", b"phase", "plan", b"plan", "project_name", b"project_name", "project_path", b"project_path", "specification_path", b"specification_path", "update_time", b"update_time", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["agents", b"agents", "batch_id", b"batch_id", "completed_phases", b"completed_phases", "completion", b"completion", "completion_time", b"completion_time", "create_time", b"create_time", "failure_reason", b"failure_reason", "name", b"name", "name_missing", b"name_missing", "orchestrator_window", b"orchestrator_window", "original_specification_path", b"original_specification_path", "parent_branch", b"parent_branch", "phase", b"phase", "plan", b"plan", "project_name", b"project_name", "project_path", b"project_path", "project_size", b"project_size", "role_dependencies", b"role_dependencies", "specification_path", b"specification_path", "status_reports", b"status_reports", "update_time", b"update_time", "version", b"version", "worktree_base_path", b"worktree_base_path"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -314,7 +590,7 @@ class ListSessionsRequest(_message.Message):
     PAGE_SIZE_FIELD_NUMBER: _builtins.int
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     page_size: _builtins.int
-    """At most so many, 100 when 0, 1,000 at most."""
+    """At most so many, 100 when 0, 1,000 at most; fewer when they have more than 2 MiB together."""
     page_token: _builtins.str
     """Where the page before ended."""
     def __init__(
@@ -373,7 +649,7 @@ class UpdateSessionRequest(_message.Message):
 
     @_builtins.property
     def update_mask(self) -> _field_mask_pb2.FieldMask:
-        """The fields to change; at least one."""
+        """The fields to change; at least one. The version grows also when they were like this before."""
 
     def __init__(
         self,
@@ -398,7 +674,9 @@ class UpdateSessionResponse(_message.Message):
     SESSION_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def session(self) -> Global___Session:
-        """The session."""
+        """The session's own fields, and its role dependencies when they were changed: without agents,
+        phases and reports.
+        """
 
     def __init__(
         self,
@@ -463,16 +741,22 @@ class WatchSessionsRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     NAME_FIELD_NUMBER: _builtins.int
+    AFTER_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Only this session; empty for all."""
+    after: _builtins.int
+    """When not 0, the number of the last event that was seen: sessions that did not change since are
+    not sent first. When those events are gone from the log, every session is.
+    """
     def __init__(
         self,
         *,
         name: _builtins.str = ...,
+        after: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["after", b"after", "name", b"name"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -487,10 +771,18 @@ class WatchSessionsResponse(_message.Message):
     SESSION_FIELD_NUMBER: _builtins.int
     DELETED_FIELD_NUMBER: _builtins.int
     EVENT_NUMBER_FIELD_NUMBER: _builtins.int
+    ENDS_ROUND_FIELD_NUMBER: _builtins.int
     deleted: _builtins.bool
     """Whether it was deleted."""
     event_number: _builtins.int
-    """The number of the event that changed it; 0 for the first round."""
+    """The number of the event that changed it. In a round of every session only the last has one, of
+    the newest event that the round holds; the others have 0. A watch that begins with "after" set
+    to the number of the last message misses nothing.
+    """
+    ends_round: _builtins.bool
+    """Whether this is the last of a round of every session: one that the round did not send is there
+    no more. Where there is none it comes alone, without a session.
+    """
     @_builtins.property
     def session(self) -> Global___Session:
         """The session; only its name is set when it was deleted."""
@@ -501,10 +793,11 @@ class WatchSessionsResponse(_message.Message):
         session: Global___Session | None = ...,
         deleted: _builtins.bool = ...,
         event_number: _builtins.int = ...,
+        ends_round: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["session", b"session"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["deleted", b"deleted", "event_number", b"event_number", "session", b"session"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["deleted", b"deleted", "ends_round", b"ends_round", "event_number", b"event_number", "session", b"session"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -738,3 +1031,526 @@ class WaitCycle(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___WaitCycle: _TypeAlias = WaitCycle  # noqa: Y015
+
+@_typing.final
+class UpdateAgentStateRequest(_message.Message):
+    """What to change of an agent."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    AGENT_FIELD_NUMBER: _builtins.int
+    UPDATE_MASK_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def agent(self) -> _agent_pb2.Agent:
+        """Session and role, or the id, say which agent; detail_version, when not 0, which state of it is
+        meant.
+        """
+
+    @_builtins.property
+    def update_mask(self) -> _field_mask_pb2.FieldMask:
+        """The fields to change, at least one of: window_index, window_name, last_briefing_time,
+        worktree_path, branch, commit_hash.
+        """
+
+    def __init__(
+        self,
+        *,
+        agent: _agent_pb2.Agent | None = ...,
+        update_mask: _field_mask_pb2.FieldMask | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["agent", b"agent", "update_mask", b"update_mask"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent", b"agent", "update_mask", b"update_mask"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___UpdateAgentStateRequest: _TypeAlias = UpdateAgentStateRequest  # noqa: Y015
+
+@_typing.final
+class UpdateAgentStateResponse(_message.Message):
+    """The agent as stored."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    AGENT_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def agent(self) -> _agent_pb2.Agent:
+        """The agent."""
+
+    def __init__(
+        self,
+        *,
+        agent: _agent_pb2.Agent | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["agent", b"agent"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent", b"agent"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___UpdateAgentStateResponse: _TypeAlias = UpdateAgentStateResponse  # noqa: Y015
+
+@_typing.final
+class CompletePhaseRequest(_message.Message):
+    """A phase that is over."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SESSION_FIELD_NUMBER: _builtins.int
+    NAME_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    session: _builtins.str
+    """The session's name; empty for the caller's own."""
+    name: _builtins.str
+    """The phase's name; required."""
+    request_id: _builtins.str
+    """A repeat with the same id changes nothing and returns the same."""
+    def __init__(
+        self,
+        *,
+        session: _builtins.str = ...,
+        name: _builtins.str = ...,
+        request_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name", "request_id", b"request_id", "session", b"session"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CompletePhaseRequest: _TypeAlias = CompletePhaseRequest  # noqa: Y015
+
+@_typing.final
+class CompletePhaseResponse(_message.Message):
+    """The phase as stored."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PHASE_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def phase(self) -> Global___CompletedPhase:
+        """The phase."""
+
+    def __init__(
+        self,
+        *,
+        phase: Global___CompletedPhase | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["phase", b"phase"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["phase", b"phase"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CompletePhaseResponse: _TypeAlias = CompletePhaseResponse  # noqa: Y015
+
+@_typing.final
+class ReportStatusRequest(_message.Message):
+    """A report."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TOPIC_FIELD_NUMBER: _builtins.int
+    STATUS_FIELD_NUMBER: _builtins.int
+    DETAILS_FIELD_NUMBER: _builtins.int
+    topic: _builtins.str
+    """Of what; required."""
+    status: _builtins.str
+    """In one word; required."""
+    details: _builtins.str
+    """More."""
+    def __init__(
+        self,
+        *,
+        topic: _builtins.str = ...,
+        status: _builtins.str = ...,
+        details: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["details", b"details", "status", b"status", "topic", b"topic"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ReportStatusRequest: _TypeAlias = ReportStatusRequest  # noqa: Y015
+
+@_typing.final
+class ReportStatusResponse(_message.Message):
+    """The report as stored."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REPORT_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def report(self) -> Global___StatusReport:
+        """The report."""
+
+    def __init__(
+        self,
+        *,
+        report: Global___StatusReport | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["report", b"report"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["report", b"report"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ReportStatusResponse: _TypeAlias = ReportStatusResponse  # noqa: Y015
+
+@_typing.final
+class ListProjectsRequest(_message.Message):
+    """Selects projects."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PAGE_SIZE_FIELD_NUMBER: _builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    page_size: _builtins.int
+    """At most so many, 100 when 0, 1,000 at most."""
+    page_token: _builtins.str
+    """Where the page before ended."""
+    def __init__(
+        self,
+        *,
+        page_size: _builtins.int = ...,
+        page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["page_size", b"page_size", "page_token", b"page_token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListProjectsRequest: _TypeAlias = ListProjectsRequest  # noqa: Y015
+
+@_typing.final
+class ListProjectsResponse(_message.Message):
+    """One page of projects."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PROJECTS_FIELD_NUMBER: _builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    next_page_token: _builtins.str
+    """The next page; empty at the end."""
+    @_builtins.property
+    def projects(self) -> _containers.RepeatedCompositeFieldContainer[Global___Project]:
+        """The projects, by name and path."""
+
+    def __init__(
+        self,
+        *,
+        projects: _abc.Iterable[Global___Project] | None = ...,
+        next_page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["next_page_token", b"next_page_token", "projects", b"projects"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListProjectsResponse: _TypeAlias = ListProjectsResponse  # noqa: Y015
+
+@_typing.final
+class GetStatusRequest(_message.Message):
+    """Selects what the screen shows."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SESSION_FIELD_NUMBER: _builtins.int
+    INCLUDE_ENDED_FIELD_NUMBER: _builtins.int
+    session: _builtins.str
+    """Only this session, ended or not; empty for all."""
+    include_ended: _builtins.bool
+    """Ended sessions too."""
+    def __init__(
+        self,
+        *,
+        session: _builtins.str = ...,
+        include_ended: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["include_ended", b"include_ended", "session", b"session"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetStatusRequest: _TypeAlias = GetStatusRequest  # noqa: Y015
+
+@_typing.final
+class GetStatusResponse(_message.Message):
+    """What one screen shows."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SESSIONS_FIELD_NUMBER: _builtins.int
+    TIME_FIELD_NUMBER: _builtins.int
+    SERVER_VERSION_FIELD_NUMBER: _builtins.int
+    OPEN_MODE_FIELD_NUMBER: _builtins.int
+    PENDING_AUTHORIZATIONS_FIELD_NUMBER: _builtins.int
+    PENDING_FOR_HUMAN_FIELD_NUMBER: _builtins.int
+    RECENT_ALERTS_FIELD_NUMBER: _builtins.int
+    MISMATCHES_FIELD_NUMBER: _builtins.int
+    ENDED_SESSIONS_FIELD_NUMBER: _builtins.int
+    SCHEDULER_PAUSED_FIELD_NUMBER: _builtins.int
+    EVENT_NUMBER_FIELD_NUMBER: _builtins.int
+    server_version: _builtins.str
+    """The server's version."""
+    open_mode: _builtins.bool
+    """Whether anyone local may decide authorizations, since no passphrase is set."""
+    pending_authorizations: _builtins.int
+    """How many authorizations wait for a decision."""
+    pending_for_human: _builtins.int
+    """How many of them a human must decide."""
+    recent_alerts: _builtins.int
+    """How many alerts were raised within the last hour."""
+    mismatches: _builtins.int
+    """How many differences between the store and tmux are known."""
+    ended_sessions: _builtins.int
+    """How many ended sessions are not shown."""
+    scheduler_paused: _builtins.bool
+    """Whether all firing of notes is paused."""
+    event_number: _builtins.int
+    """The number of the newest event that this holds for sure: what WatchEvents sends after it is not
+    in here yet, or only in part.
+    """
+    @_builtins.property
+    def sessions(self) -> _containers.RepeatedCompositeFieldContainer[Global___Session]:
+        """The sessions by name, with their agents; of ended ones only those that were asked for. Only what
+        a screen shows is set, so that thousands of agents fit into one answer: of a session no paths
+        and no dependencies, of its phases the last, of its reports no details, of texts the first 100
+        characters; of an agent neither its session, which holds it, nor its pane, window, worktree,
+        account and client, and of what told its state only what did and when. GetSession has it all.
+        """
+
+    @_builtins.property
+    def time(self) -> _timestamp_pb2.Timestamp:
+        """The server's time."""
+
+    def __init__(
+        self,
+        *,
+        sessions: _abc.Iterable[Global___Session] | None = ...,
+        time: _timestamp_pb2.Timestamp | None = ...,
+        server_version: _builtins.str = ...,
+        open_mode: _builtins.bool = ...,
+        pending_authorizations: _builtins.int = ...,
+        pending_for_human: _builtins.int = ...,
+        recent_alerts: _builtins.int = ...,
+        mismatches: _builtins.int = ...,
+        ended_sessions: _builtins.int = ...,
+        scheduler_paused: _builtins.bool = ...,
+        event_number: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["time", b"time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["ended_sessions", b"ended_sessions", "event_number", b"event_number", "mismatches", b"mismatches", "open_mode", b"open_mode", "pending_authorizations", b"pending_authorizations", "pending_for_human", b"pending_for_human", "recent_alerts", b"recent_alerts", "scheduler_paused", b"scheduler_paused", "server_version", b"server_version", "sessions", b"sessions", "time", b"time"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetStatusResponse: _TypeAlias = GetStatusResponse  # noqa: Y015
+
+@_typing.final
+class Mismatch(_message.Message):
+    """One difference between the store and tmux."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    KIND_FIELD_NUMBER: _builtins.int
+    SUBJECT_FIELD_NUMBER: _builtins.int
+    SESSION_FIELD_NUMBER: _builtins.int
+    DETAIL_FIELD_NUMBER: _builtins.int
+    BEGIN_TIME_FIELD_NUMBER: _builtins.int
+    SAFE_FIELD_NUMBER: _builtins.int
+    REPAIRED_FIELD_NUMBER: _builtins.int
+    ADVICE_FIELD_NUMBER: _builtins.int
+    kind: Global___MismatchKind.ValueType
+    """How they differ."""
+    subject: _builtins.str
+    """What differs: a session's name, "session:role", or the name of a tmux session."""
+    session: _builtins.str
+    """The session that it concerns; empty when none."""
+    detail: _builtins.str
+    """What the store says and what tmux says."""
+    safe: _builtins.bool
+    """Whether it can be repaired without asking."""
+    repaired: _builtins.bool
+    """Whether it was repaired by this call."""
+    advice: _builtins.str
+    """What a person can do about it; a command where there is one."""
+    @_builtins.property
+    def begin_time(self) -> _timestamp_pb2.Timestamp:
+        """Since when it is known."""
+
+    def __init__(
+        self,
+        *,
+        kind: Global___MismatchKind.ValueType = ...,
+        subject: _builtins.str = ...,
+        session: _builtins.str = ...,
+        detail: _builtins.str = ...,
+        begin_time: _timestamp_pb2.Timestamp | None = ...,
+        safe: _builtins.bool = ...,
+        repaired: _builtins.bool = ...,
+        advice: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["begin_time", b"begin_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["advice", b"advice", "begin_time", b"begin_time", "detail", b"detail", "kind", b"kind", "repaired", b"repaired", "safe", b"safe", "session", b"session", "subject", b"subject"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Mismatch: _TypeAlias = Mismatch  # noqa: Y015
+
+@_typing.final
+class SynchronizeSessionsRequest(_message.Message):
+    """How to compare."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DRY_RUN_FIELD_NUMBER: _builtins.int
+    dry_run: _builtins.bool
+    """Only look: nothing is written."""
+    def __init__(
+        self,
+        *,
+        dry_run: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["dry_run", b"dry_run"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SynchronizeSessionsRequest: _TypeAlias = SynchronizeSessionsRequest  # noqa: Y015
+
+@_typing.final
+class SynchronizeSessionsResponse(_message.Message):
+    """What was found."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MISMATCHES_FIELD_NUMBER: _builtins.int
+    UNANSWERED_SOCKETS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def mismatches(self) -> _containers.RepeatedCompositeFieldContainer[Global___Mismatch]:
+        """The differences, by kind and subject."""
+
+    @_builtins.property
+    def unanswered_sockets(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The sockets of tmux servers that did not answer; nothing is known of what is in them."""
+
+    def __init__(
+        self,
+        *,
+        mismatches: _abc.Iterable[Global___Mismatch] | None = ...,
+        unanswered_sockets: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["mismatches", b"mismatches", "unanswered_sockets", b"unanswered_sockets"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SynchronizeSessionsResponse: _TypeAlias = SynchronizeSessionsResponse  # noqa: Y015
+
+@_typing.final
+class CleanupSessionsRequest(_message.Message):
+    """Which sessions to remove."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    OLDER_THAN_FIELD_NUMBER: _builtins.int
+    EXECUTE_FIELD_NUMBER: _builtins.int
+    execute: _builtins.bool
+    """Remove them; otherwise they are only listed."""
+    @_builtins.property
+    def older_than(self) -> _duration_pb2.Duration:
+        """Those that ended longer ago than this; 30 days when absent."""
+
+    def __init__(
+        self,
+        *,
+        older_than: _duration_pb2.Duration | None = ...,
+        execute: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["older_than", b"older_than"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["execute", b"execute", "older_than", b"older_than"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CleanupSessionsRequest: _TypeAlias = CleanupSessionsRequest  # noqa: Y015
+
+@_typing.final
+class CleanedSession(_message.Message):
+    """A session that is removed, or would be."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    COMPLETION_TIME_FIELD_NUMBER: _builtins.int
+    AGENTS_FIELD_NUMBER: _builtins.int
+    TASKS_FIELD_NUMBER: _builtins.int
+    DELIVERIES_FIELD_NUMBER: _builtins.int
+    KEPT_BECAUSE_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """Its name."""
+    agents: _builtins.int
+    """How many agents go with it."""
+    tasks: _builtins.int
+    """How many tasks go with it."""
+    deliveries: _builtins.int
+    """How many deliveries go with it."""
+    kept_because: _builtins.str
+    """Why it is kept all the same, such as a living agent; empty when it is not."""
+    @_builtins.property
+    def completion_time(self) -> _timestamp_pb2.Timestamp:
+        """When it ended."""
+
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        completion_time: _timestamp_pb2.Timestamp | None = ...,
+        agents: _builtins.int = ...,
+        tasks: _builtins.int = ...,
+        deliveries: _builtins.int = ...,
+        kept_because: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["completion_time", b"completion_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["agents", b"agents", "completion_time", b"completion_time", "deliveries", b"deliveries", "kept_because", b"kept_because", "name", b"name", "tasks", b"tasks"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CleanedSession: _TypeAlias = CleanedSession  # noqa: Y015
+
+@_typing.final
+class CleanupSessionsResponse(_message.Message):
+    """What was removed, or would be."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SESSIONS_FIELD_NUMBER: _builtins.int
+    BACKUP_PATH_FIELD_NUMBER: _builtins.int
+    backup_path: _builtins.str
+    """The backup that was made before; empty when nothing was removed."""
+    @_builtins.property
+    def sessions(self) -> _containers.RepeatedCompositeFieldContainer[Global___CleanedSession]:
+        """The sessions, those that ended first at the front."""
+
+    def __init__(
+        self,
+        *,
+        sessions: _abc.Iterable[Global___CleanedSession] | None = ...,
+        backup_path: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["backup_path", b"backup_path", "sessions", b"sessions"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CleanupSessionsResponse: _TypeAlias = CleanupSessionsResponse  # noqa: Y015

@@ -60,6 +60,41 @@ class SessionStateServiceStub:
                 request_serializer=orch_dot_v1_dot_session__state__pb2.DeleteSessionRequest.SerializeToString,
                 response_deserializer=orch_dot_v1_dot_session__state__pb2.DeleteSessionResponse.FromString,
                 _registered_method=True)
+        self.UpdateAgentState = channel.unary_unary(
+                '/orch.v1.SessionStateService/UpdateAgentState',
+                request_serializer=orch_dot_v1_dot_session__state__pb2.UpdateAgentStateRequest.SerializeToString,
+                response_deserializer=orch_dot_v1_dot_session__state__pb2.UpdateAgentStateResponse.FromString,
+                _registered_method=True)
+        self.CompletePhase = channel.unary_unary(
+                '/orch.v1.SessionStateService/CompletePhase',
+                request_serializer=orch_dot_v1_dot_session__state__pb2.CompletePhaseRequest.SerializeToString,
+                response_deserializer=orch_dot_v1_dot_session__state__pb2.CompletePhaseResponse.FromString,
+                _registered_method=True)
+        self.ReportStatus = channel.unary_unary(
+                '/orch.v1.SessionStateService/ReportStatus',
+                request_serializer=orch_dot_v1_dot_session__state__pb2.ReportStatusRequest.SerializeToString,
+                response_deserializer=orch_dot_v1_dot_session__state__pb2.ReportStatusResponse.FromString,
+                _registered_method=True)
+        self.ListProjects = channel.unary_unary(
+                '/orch.v1.SessionStateService/ListProjects',
+                request_serializer=orch_dot_v1_dot_session__state__pb2.ListProjectsRequest.SerializeToString,
+                response_deserializer=orch_dot_v1_dot_session__state__pb2.ListProjectsResponse.FromString,
+                _registered_method=True)
+        self.GetStatus = channel.unary_unary(
+                '/orch.v1.SessionStateService/GetStatus',
+                request_serializer=orch_dot_v1_dot_session__state__pb2.GetStatusRequest.SerializeToString,
+                response_deserializer=orch_dot_v1_dot_session__state__pb2.GetStatusResponse.FromString,
+                _registered_method=True)
+        self.SynchronizeSessions = channel.unary_unary(
+                '/orch.v1.SessionStateService/SynchronizeSessions',
+                request_serializer=orch_dot_v1_dot_session__state__pb2.SynchronizeSessionsRequest.SerializeToString,
+                response_deserializer=orch_dot_v1_dot_session__state__pb2.SynchronizeSessionsResponse.FromString,
+                _registered_method=True)
+        self.CleanupSessions = channel.unary_unary(
+                '/orch.v1.SessionStateService/CleanupSessions',
+                request_serializer=orch_dot_v1_dot_session__state__pb2.CleanupSessionsRequest.SerializeToString,
+                response_deserializer=orch_dot_v1_dot_session__state__pb2.CleanupSessionsResponse.FromString,
+                _registered_method=True)
         self.WatchSessions = channel.unary_stream(
                 '/orch.v1.SessionStateService/WatchSessions',
                 request_serializer=orch_dot_v1_dot_session__state__pb2.WatchSessionsRequest.SerializeToString,
@@ -122,8 +157,58 @@ class SessionStateServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def UpdateAgentState(self, request, context):
+        """Changes what is known of an agent beside its client: window, briefing, worktree. ABORTED
+        (VERSION_MISMATCH) when it was changed since the given version was read.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def CompletePhase(self, request, context):
+        """Writes that a phase of the work is over. ALREADY_EXISTS when it was completed before.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ReportStatus(self, request, context):
+        """Writes what the caller's agent reports of a topic; the report before is replaced.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListProjects(self, request, context):
+        """Lists the projects that sessions work on, by name.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetStatus(self, request, context):
+        """Returns what one screen shows: all sessions with their agents, and how the server is.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def SynchronizeSessions(self, request, context):
+        """Compares the store with tmux, repairs what is safe to repair, and returns the rest.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def CleanupSessions(self, request, context):
+        """Removes sessions that ended long ago, after a backup; only tells which unless asked to execute.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def WatchSessions(self, request, context):
-        """Sends every session once, then each one that changes.
+        """Sends every session once, then each one that changes; or goes on after an event.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -178,6 +263,41 @@ def add_SessionStateServiceServicer_to_server(servicer, server):
                     servicer.DeleteSession,
                     request_deserializer=orch_dot_v1_dot_session__state__pb2.DeleteSessionRequest.FromString,
                     response_serializer=orch_dot_v1_dot_session__state__pb2.DeleteSessionResponse.SerializeToString,
+            ),
+            'UpdateAgentState': grpc.unary_unary_rpc_method_handler(
+                    servicer.UpdateAgentState,
+                    request_deserializer=orch_dot_v1_dot_session__state__pb2.UpdateAgentStateRequest.FromString,
+                    response_serializer=orch_dot_v1_dot_session__state__pb2.UpdateAgentStateResponse.SerializeToString,
+            ),
+            'CompletePhase': grpc.unary_unary_rpc_method_handler(
+                    servicer.CompletePhase,
+                    request_deserializer=orch_dot_v1_dot_session__state__pb2.CompletePhaseRequest.FromString,
+                    response_serializer=orch_dot_v1_dot_session__state__pb2.CompletePhaseResponse.SerializeToString,
+            ),
+            'ReportStatus': grpc.unary_unary_rpc_method_handler(
+                    servicer.ReportStatus,
+                    request_deserializer=orch_dot_v1_dot_session__state__pb2.ReportStatusRequest.FromString,
+                    response_serializer=orch_dot_v1_dot_session__state__pb2.ReportStatusResponse.SerializeToString,
+            ),
+            'ListProjects': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListProjects,
+                    request_deserializer=orch_dot_v1_dot_session__state__pb2.ListProjectsRequest.FromString,
+                    response_serializer=orch_dot_v1_dot_session__state__pb2.ListProjectsResponse.SerializeToString,
+            ),
+            'GetStatus': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetStatus,
+                    request_deserializer=orch_dot_v1_dot_session__state__pb2.GetStatusRequest.FromString,
+                    response_serializer=orch_dot_v1_dot_session__state__pb2.GetStatusResponse.SerializeToString,
+            ),
+            'SynchronizeSessions': grpc.unary_unary_rpc_method_handler(
+                    servicer.SynchronizeSessions,
+                    request_deserializer=orch_dot_v1_dot_session__state__pb2.SynchronizeSessionsRequest.FromString,
+                    response_serializer=orch_dot_v1_dot_session__state__pb2.SynchronizeSessionsResponse.SerializeToString,
+            ),
+            'CleanupSessions': grpc.unary_unary_rpc_method_handler(
+                    servicer.CleanupSessions,
+                    request_deserializer=orch_dot_v1_dot_session__state__pb2.CleanupSessionsRequest.FromString,
+                    response_serializer=orch_dot_v1_dot_session__state__pb2.CleanupSessionsResponse.SerializeToString,
             ),
             'WatchSessions': grpc.unary_stream_rpc_method_handler(
                     servicer.WatchSessions,
@@ -336,6 +456,195 @@ class SessionStateService:
             '/orch.v1.SessionStateService/DeleteSession',
             orch_dot_v1_dot_session__state__pb2.DeleteSessionRequest.SerializeToString,
             orch_dot_v1_dot_session__state__pb2.DeleteSessionResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def UpdateAgentState(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/orch.v1.SessionStateService/UpdateAgentState',
+            orch_dot_v1_dot_session__state__pb2.UpdateAgentStateRequest.SerializeToString,
+            orch_dot_v1_dot_session__state__pb2.UpdateAgentStateResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CompletePhase(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/orch.v1.SessionStateService/CompletePhase',
+            orch_dot_v1_dot_session__state__pb2.CompletePhaseRequest.SerializeToString,
+            orch_dot_v1_dot_session__state__pb2.CompletePhaseResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ReportStatus(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/orch.v1.SessionStateService/ReportStatus',
+            orch_dot_v1_dot_session__state__pb2.ReportStatusRequest.SerializeToString,
+            orch_dot_v1_dot_session__state__pb2.ReportStatusResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListProjects(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/orch.v1.SessionStateService/ListProjects',
+            orch_dot_v1_dot_session__state__pb2.ListProjectsRequest.SerializeToString,
+            orch_dot_v1_dot_session__state__pb2.ListProjectsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetStatus(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/orch.v1.SessionStateService/GetStatus',
+            orch_dot_v1_dot_session__state__pb2.GetStatusRequest.SerializeToString,
+            orch_dot_v1_dot_session__state__pb2.GetStatusResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SynchronizeSessions(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/orch.v1.SessionStateService/SynchronizeSessions',
+            orch_dot_v1_dot_session__state__pb2.SynchronizeSessionsRequest.SerializeToString,
+            orch_dot_v1_dot_session__state__pb2.SynchronizeSessionsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CleanupSessions(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/orch.v1.SessionStateService/CleanupSessions',
+            orch_dot_v1_dot_session__state__pb2.CleanupSessionsRequest.SerializeToString,
+            orch_dot_v1_dot_session__state__pb2.CleanupSessionsResponse.FromString,
             options,
             channel_credentials,
             insecure,

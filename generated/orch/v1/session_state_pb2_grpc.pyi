@@ -45,8 +45,24 @@ class SessionStateServiceStub:
     """
     DeleteSession: _grpc.UnaryUnaryMultiCallable[_session_state_pb2.DeleteSessionRequest, _session_state_pb2.DeleteSessionResponse]
     """Deletes a session. FAILED_PRECONDITION while one of its agents lives or work of it is pending."""
+    UpdateAgentState: _grpc.UnaryUnaryMultiCallable[_session_state_pb2.UpdateAgentStateRequest, _session_state_pb2.UpdateAgentStateResponse]
+    """Changes what is known of an agent beside its client: window, briefing, worktree. ABORTED
+    (VERSION_MISMATCH) when it was changed since the given version was read.
+    """
+    CompletePhase: _grpc.UnaryUnaryMultiCallable[_session_state_pb2.CompletePhaseRequest, _session_state_pb2.CompletePhaseResponse]
+    """Writes that a phase of the work is over. ALREADY_EXISTS when it was completed before."""
+    ReportStatus: _grpc.UnaryUnaryMultiCallable[_session_state_pb2.ReportStatusRequest, _session_state_pb2.ReportStatusResponse]
+    """Writes what the caller's agent reports of a topic; the report before is replaced."""
+    ListProjects: _grpc.UnaryUnaryMultiCallable[_session_state_pb2.ListProjectsRequest, _session_state_pb2.ListProjectsResponse]
+    """Lists the projects that sessions work on, by name."""
+    GetStatus: _grpc.UnaryUnaryMultiCallable[_session_state_pb2.GetStatusRequest, _session_state_pb2.GetStatusResponse]
+    """Returns what one screen shows: all sessions with their agents, and how the server is."""
+    SynchronizeSessions: _grpc.UnaryUnaryMultiCallable[_session_state_pb2.SynchronizeSessionsRequest, _session_state_pb2.SynchronizeSessionsResponse]
+    """Compares the store with tmux, repairs what is safe to repair, and returns the rest."""
+    CleanupSessions: _grpc.UnaryUnaryMultiCallable[_session_state_pb2.CleanupSessionsRequest, _session_state_pb2.CleanupSessionsResponse]
+    """Removes sessions that ended long ago, after a backup; only tells which unless asked to execute."""
     WatchSessions: _grpc.UnaryStreamMultiCallable[_session_state_pb2.WatchSessionsRequest, _session_state_pb2.WatchSessionsResponse]
-    """Sends every session once, then each one that changes."""
+    """Sends every session once, then each one that changes; or goes on after an event."""
     AddDependency: _grpc.UnaryUnaryMultiCallable[_session_state_pb2.AddDependencyRequest, _session_state_pb2.AddDependencyResponse]
     """Says that the caller's agent waits for another one. A wait that closes a cycle is accepted, and
     one wait of the cycle expires at once: the youngest of those with the lowest priority.
@@ -73,8 +89,24 @@ class SessionStateServiceAsyncStub(SessionStateServiceStub):
     """
     DeleteSession: _aio.UnaryUnaryMultiCallable[_session_state_pb2.DeleteSessionRequest, _session_state_pb2.DeleteSessionResponse]  # type: ignore[assignment]
     """Deletes a session. FAILED_PRECONDITION while one of its agents lives or work of it is pending."""
+    UpdateAgentState: _aio.UnaryUnaryMultiCallable[_session_state_pb2.UpdateAgentStateRequest, _session_state_pb2.UpdateAgentStateResponse]  # type: ignore[assignment]
+    """Changes what is known of an agent beside its client: window, briefing, worktree. ABORTED
+    (VERSION_MISMATCH) when it was changed since the given version was read.
+    """
+    CompletePhase: _aio.UnaryUnaryMultiCallable[_session_state_pb2.CompletePhaseRequest, _session_state_pb2.CompletePhaseResponse]  # type: ignore[assignment]
+    """Writes that a phase of the work is over. ALREADY_EXISTS when it was completed before."""
+    ReportStatus: _aio.UnaryUnaryMultiCallable[_session_state_pb2.ReportStatusRequest, _session_state_pb2.ReportStatusResponse]  # type: ignore[assignment]
+    """Writes what the caller's agent reports of a topic; the report before is replaced."""
+    ListProjects: _aio.UnaryUnaryMultiCallable[_session_state_pb2.ListProjectsRequest, _session_state_pb2.ListProjectsResponse]  # type: ignore[assignment]
+    """Lists the projects that sessions work on, by name."""
+    GetStatus: _aio.UnaryUnaryMultiCallable[_session_state_pb2.GetStatusRequest, _session_state_pb2.GetStatusResponse]  # type: ignore[assignment]
+    """Returns what one screen shows: all sessions with their agents, and how the server is."""
+    SynchronizeSessions: _aio.UnaryUnaryMultiCallable[_session_state_pb2.SynchronizeSessionsRequest, _session_state_pb2.SynchronizeSessionsResponse]  # type: ignore[assignment]
+    """Compares the store with tmux, repairs what is safe to repair, and returns the rest."""
+    CleanupSessions: _aio.UnaryUnaryMultiCallable[_session_state_pb2.CleanupSessionsRequest, _session_state_pb2.CleanupSessionsResponse]  # type: ignore[assignment]
+    """Removes sessions that ended long ago, after a backup; only tells which unless asked to execute."""
     WatchSessions: _aio.UnaryStreamMultiCallable[_session_state_pb2.WatchSessionsRequest, _session_state_pb2.WatchSessionsResponse]  # type: ignore[assignment]
-    """Sends every session once, then each one that changes."""
+    """Sends every session once, then each one that changes; or goes on after an event."""
     AddDependency: _aio.UnaryUnaryMultiCallable[_session_state_pb2.AddDependencyRequest, _session_state_pb2.AddDependencyResponse]  # type: ignore[assignment]
     """Says that the caller's agent waits for another one. A wait that closes a cycle is accepted, and
     one wait of the cycle expires at once: the youngest of those with the lowest priority.
@@ -130,12 +162,70 @@ class SessionStateServiceServicer(metaclass=_abc_1.ABCMeta):
         """Deletes a session. FAILED_PRECONDITION while one of its agents lives or work of it is pending."""
 
     @_abc_1.abstractmethod
+    def UpdateAgentState(
+        self,
+        request: _session_state_pb2.UpdateAgentStateRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_session_state_pb2.UpdateAgentStateResponse, _abc.Awaitable[_session_state_pb2.UpdateAgentStateResponse]]:
+        """Changes what is known of an agent beside its client: window, briefing, worktree. ABORTED
+        (VERSION_MISMATCH) when it was changed since the given version was read.
+        """
+
+    @_abc_1.abstractmethod
+    def CompletePhase(
+        self,
+        request: _session_state_pb2.CompletePhaseRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_session_state_pb2.CompletePhaseResponse, _abc.Awaitable[_session_state_pb2.CompletePhaseResponse]]:
+        """Writes that a phase of the work is over. ALREADY_EXISTS when it was completed before."""
+
+    @_abc_1.abstractmethod
+    def ReportStatus(
+        self,
+        request: _session_state_pb2.ReportStatusRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_session_state_pb2.ReportStatusResponse, _abc.Awaitable[_session_state_pb2.ReportStatusResponse]]:
+        """Writes what the caller's agent reports of a topic; the report before is replaced."""
+
+    @_abc_1.abstractmethod
+    def ListProjects(
+        self,
+        request: _session_state_pb2.ListProjectsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_session_state_pb2.ListProjectsResponse, _abc.Awaitable[_session_state_pb2.ListProjectsResponse]]:
+        """Lists the projects that sessions work on, by name."""
+
+    @_abc_1.abstractmethod
+    def GetStatus(
+        self,
+        request: _session_state_pb2.GetStatusRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_session_state_pb2.GetStatusResponse, _abc.Awaitable[_session_state_pb2.GetStatusResponse]]:
+        """Returns what one screen shows: all sessions with their agents, and how the server is."""
+
+    @_abc_1.abstractmethod
+    def SynchronizeSessions(
+        self,
+        request: _session_state_pb2.SynchronizeSessionsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_session_state_pb2.SynchronizeSessionsResponse, _abc.Awaitable[_session_state_pb2.SynchronizeSessionsResponse]]:
+        """Compares the store with tmux, repairs what is safe to repair, and returns the rest."""
+
+    @_abc_1.abstractmethod
+    def CleanupSessions(
+        self,
+        request: _session_state_pb2.CleanupSessionsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_session_state_pb2.CleanupSessionsResponse, _abc.Awaitable[_session_state_pb2.CleanupSessionsResponse]]:
+        """Removes sessions that ended long ago, after a backup; only tells which unless asked to execute."""
+
+    @_abc_1.abstractmethod
     def WatchSessions(
         self,
         request: _session_state_pb2.WatchSessionsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_session_state_pb2.WatchSessionsResponse], _abc.AsyncIterator[_session_state_pb2.WatchSessionsResponse]]:
-        """Sends every session once, then each one that changes."""
+        """Sends every session once, then each one that changes; or goes on after an event."""
 
     @_abc_1.abstractmethod
     def AddDependency(

@@ -10,6 +10,7 @@ from enum import StrEnum
 from orch_server.core.agent_state import Operation, Status
 from orch_server.core.errors import InvalidInput
 from orch_server.core.identity import Incarnation
+from orch_server.core.session import NO_DETAIL, AgentDetail
 from orch_server.core.text import printable
 
 
@@ -99,6 +100,7 @@ class AgentView:
     status: Status | None = None
     operation: Operation | None = None
     held_until: datetime | None = None
+    detail: AgentDetail = NO_DETAIL
 
 
 @dataclass(frozen=True, slots=True)

@@ -30,6 +30,7 @@ class AgentRegistry:
         self._by_address: dict[tuple[str, str], Agent] = {}
         self._by_pane: dict[Incarnation, Agent] = {}
         self._by_pid: dict[int, Agent] = {}
+        self._sockets: set[tuple[str, str]] = set()  # with their hosts; they are few
         self._born: dict[int, int] = {}  # first process of a pane -> when it began
 
     async def load(self) -> None:
@@ -72,8 +73,8 @@ class AgentRegistry:
         return list(self._by_pid)
 
     def sockets(self, host: str) -> set[str]:
-        """The tmux sockets of this host under which agents live."""
-        return {i.socket for i in self._by_pane if i.host == host}
+        """The tmux sockets of this host under which agents live, or lived since the start."""
+        return {socket for at, socket in self._sockets if at == host}
 
     def find(self, given: str) -> Agent:
         """The agent for "session:role", an id or a prefix. Raises NotFound or Ambiguous."""
@@ -227,6 +228,7 @@ class AgentRegistry:
         self._by_address[agent.session, agent.role] = agent
         if agent.incarnation is not None:
             self._by_pane[agent.incarnation] = agent
+            self._sockets.add((agent.incarnation.host, agent.incarnation.socket))
             self._by_pid[agent.pane_pid] = agent
 
 

@@ -202,6 +202,9 @@ class Mailbox:
 
     async def _serve(self, agent_id: str) -> None:
         agent = self._registry.get(agent_id)
+        if agent is not None and agent.incarnation is None and agent.epoch:  # its pane was lost
+            await self._resettle(agent_id)
+            agent = self._registry.get(agent_id)
         if agent is None or agent.incarnation is None:
             return
         connection = self._heartbeat.connection(agent_id)

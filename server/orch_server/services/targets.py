@@ -9,7 +9,7 @@ from __future__ import annotations
 from orch_server.core.agent import Agent, Liveness
 from orch_server.core.authorization import Decider, Requester
 from orch_server.core.errors import Ambiguous, InvalidInput, NotAllowed, NotFound
-from orch_server.core.identity import Caller, InPane, Pane, TokenAgent
+from orch_server.core.identity import Caller, InPane, Operator, Pane, TokenAgent
 from orch_server.core.text import printable
 from orch_server.services.agents import AgentRegistry
 from orch_server.services.passphrase import Passphrase
@@ -210,12 +210,13 @@ class Targets:
 
     async def resettle(self, agent: Agent) -> bool:
         """Looks for the pane that an agent without a client has now, by its session and role, when
-        its tmux server was started anew; returns whether it has another one. Raises TmuxUnanswered.
+        its own is gone or was taken from it; returns whether it has another one. Raises
+        TmuxUnanswered.
         """
         old = agent.incarnation
-        if old is None or old.host != self._finder.host:
+        if old is not None and old.host != self._finder.host:
             return False
-        panes = await self._finder.list_panes(old.socket)
+        panes = await (self._finder.list_panes(old.socket) if old else self._panes(Operator()))
         if any(p.incarnation == old for p in panes):
             return False
         for pane in panes:

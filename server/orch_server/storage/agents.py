@@ -31,13 +31,14 @@ def register(tx: Transaction, agent: Agent, actor: str) -> None:
         )
         .execute(tx.db)
     )
+    where = "" if agent.incarnation else " without a pane"
     tx.emit(
         "agent.registered",
         agent.id,
         session=agent.session,
         agent=agent.id,
         actor=actor,
-        detail=f"{agent.address} epoch {agent.epoch} {agent.liveness}",
+        detail=f"{agent.address} epoch {agent.epoch}{where} {agent.liveness}",
     )
 
 

@@ -115,7 +115,7 @@ def _migrate(db: Database, path: Path, backups: Path, stamp: str) -> None:
         return
     try:
         if any(m.applied for m in status):
-            _backup(db, backups / f"before-{pending[0]}-{stamp}.db")
+            backup(db, backups / f"before-{pending[0]}-{stamp}.db")
         applied = runner.up()
     except Exception as exc:  # a migration is a program; whatever it raises, it was rolled back
         raise StartupError(
@@ -126,13 +126,34 @@ def _migrate(db: Database, path: Path, backups: Path, stamp: str) -> None:
         logger.info("migration applied", extra={"migration": name})
 
 
-def _backup(db: Database, target: Path) -> None:
+def backup(db: Database, target: Path) -> None:
+    """Writes a copy of the database, as it is at this moment, into a new file for this user alone,
+    and checks it. Raises FileExistsError, OSError, peewee's or apsw's error; then there is no file.
+    """
     target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    target.touch(mode=0o600, exist_ok=False)
+    try:
+        _copy(db, target)
+    except BaseException:
+        target.unlink()
+        raise
+    logger.info("database backed up", extra={"file": str(target)})
+
+
+def _copy(db: Database, target: Path) -> None:
+    source: apsw.Connection = db.connection()
+    outside = not source.in_transaction
     copy = apsw.Connection(str(target))
     try:
-        with copy.backup("main", db.connection(), "main") as backup:
-            while not backup.done:
-                backup.step(1000)
+        if outside:  # one snapshot, else each commit of the writer would begin the copy anew
+            source.execute("begin; select count(*) from sqlite_schema").fetchall()
+        with copy.backup("main", source, "main") as running:
+            while not running.done:
+                running.step(1000)
+        damage = copy.execute("pragma quick_check(1)").get
+        if damage != "ok":
+            raise DatabaseError(f"the copy {target.name} is damaged: {damage}")
     finally:
         copy.close()
-    logger.info("database backed up", extra={"file": str(target)})
+        if outside and source.in_transaction:
+            source.execute("rollback")

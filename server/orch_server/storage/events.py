@@ -56,6 +56,12 @@ def newest(db: Database) -> int:
     return int(rows[0][0])
 
 
+def whole(db: Database, after: int, upto: int) -> bool:
+    """Whether all events after one number up to another are kept; each number was given."""
+    sql = "select count(*) from event where number > ? and number <= ?"
+    return int(db.execute_sql(sql, (after, upto)).fetchall()[0][0]) == upto - after
+
+
 def read(db: Database, after: int, wanted: Wanted, limit: int) -> Portion:
     """The next events after a number, at most `limit`, in order."""
     # What retention has removed is skipped.

@@ -16,10 +16,10 @@ from orch_server.core.alert import Severity
 from orch_server.core.authorization import AuthorizationState, Proof
 from orch_server.core.delivery import DeliveryMode, DeliveryState, RefusalReason
 from orch_server.core.schedule import Form, Missed
-from orch_server.core.session import Completion, Phase, Plan
 from orch_server.core.supervision import Matter, NotSent, NudgeReason
 from orch_server.core.task import Outcome, Reason, TaskState
 from orch_server.storage.columns import Row, SpanField, TimeField, WordField
+from orch_server.storage.session_tables import SESSION_MODELS
 
 
 class StoreRow(Model):
@@ -47,26 +47,6 @@ class EventRow(Row):
 
     class Meta:
         table_name = "event"
-
-
-class SessionRow(Row):
-    """The state of a session."""
-
-    name = TextField(unique=True)
-    created_at = TimeField()
-    updated_at = TimeField()
-    version = IntegerField()
-    project_name = TextField()
-    project_path = TextField()
-    specification_path = TextField()
-    parent_branch = TextField()
-    phase = WordField(Phase)
-    plan = WordField(Plan)
-    completion = WordField(Completion)
-    failure_reason = TextField()
-
-    class Meta:
-        table_name = "session"
 
 
 class AgentRow(Row):
@@ -427,7 +407,6 @@ class AlertRow(Row):
 MODELS = (
     StoreRow,
     EventRow,
-    SessionRow,
     AgentRow,
     DeliveryRow,
     TaskRow,
@@ -446,4 +425,5 @@ MODELS = (
     EscalationRow,
     DependencyRow,
     AlertRow,
+    *SESSION_MODELS,
 )

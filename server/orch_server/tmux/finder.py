@@ -1,5 +1,6 @@
-"""Finds panes with libtmux. libtmux has no deadline, so each call runs on a daemon thread of its
-own and is given up after one; a tmux that hangs then costs a thread, never the event loop.
+"""Finds panes, and sessions, with libtmux. libtmux has no deadline, so each call runs on a daemon
+thread of its own and is given up after one; a tmux that hangs then costs a thread, never the event
+loop.
 
 Names come last in the format, in an order that none of them can break: tmux allows no ':' in a
 session's name, and the role option, the last, is the pane's own affair.
@@ -8,6 +9,7 @@ session's name, and the role option, the last, is the pane's own affair.
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import stat
 import threading
@@ -21,6 +23,9 @@ from libtmux.exc import LibTmuxException
 
 from orch_server.core.errors import Unavailable
 from orch_server.core.identity import Incarnation, Pane
+from orch_server.core.sync_view import Answer, TmuxServer, TmuxSession
+
+logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 _DEADLINE = 3.0
@@ -31,6 +36,12 @@ _FORMAT = (
     "#{pid} #{start_time} #{pane_id} #{pane_pid} #{pane_dead} #{window_index} #{session_name}:"
     "#{window_name}" + _SEPARATOR + _ROLE
 )
+#: The option @orch_session of a session that this product has made: "GENERATION:NAME", by the
+#: generation of the store and the session's name in it. A line break would make a row of its own.
+_MARK = "#{s/[\x01-\x1f\x7f]/?/:@orch_session}"
+_SESSION = "#{pid} #{start_time} #{session_id} #{session_created} #{session_name}:" + _MARK
+_NOT_RUNNING = ("no server running on ", "error connecting to ")
+_REFUSED = ("(No such file or directory)", "(Connection refused)")
 _RETRY = tenacity.AsyncRetrying(
     stop=tenacity.stop_after_attempt(2),
     wait=tenacity.wait_random(0, 0.1),
@@ -62,11 +73,37 @@ class PaneFinder:
         try:
             async for attempt in _RETRY.copy():  # one is not for two callers at once
                 with attempt:
-                    lines = await _bounded(lambda: _list_lines(own))
+                    lines = await bounded(lambda: _list_lines(own))
                     return [self._pane(own, line) for line in lines]
         except (LibTmuxException, ValueError) as exc:
             raise TmuxUnanswered(f"tmux on {socket} gave no usable answer ({exc}).") from exc
         raise AssertionError("unreachable: the last attempt raises")
+
+    async def look(self, socket: str) -> TmuxServer:
+        """The tmux server on this socket with its sessions and panes; UNANSWERED when it does not
+        answer in time, and when what it says is of no use."""
+        own = _own_socket(socket)
+        if not own:
+            absent = await asyncio.to_thread(is_absent, socket)
+            return TmuxServer(socket, Answer.NOT_RUNNING if absent else Answer.UNANSWERED)
+        try:
+            code, lines, error = await bounded(lambda: _list_all(own))
+            if code == 0:
+                return self._server(socket, own, lines)
+        except (TmuxUnanswered, LibTmuxException, ValueError) as exc:
+            logger.info(
+                "tmux gave no usable answer", extra={"tmux_socket": socket, "why": str(exc)}
+            )
+            return TmuxServer(socket, Answer.UNANSWERED)
+        return TmuxServer(socket, Answer.NOT_RUNNING if _is_down(error) else Answer.UNANSWERED)
+
+    def _server(self, socket: str, own: str, lines: list[str]) -> TmuxServer:
+        rows = [line.partition(" ") for line in lines]
+        panes = tuple(self._pane(own, row) for kind, _, row in rows if kind == "P")
+        found = [_session(row) for kind, _, row in rows if kind == "S"]
+        pid, started = found[0][:2] if found else (0, 0)
+        sessions = tuple(session for _, _, session in found)
+        return TmuxServer(socket, Answer.ANSWERED, pid, started, sessions, panes)
 
     def default_socket(self) -> str:
         """The socket of the tmux server that `tmux` without options speaks to."""
@@ -96,6 +133,39 @@ def _list_lines(socket: str) -> list[str]:
     return [line for line in answer.stdout if line]
 
 
+def _list_all(socket: str) -> tuple[int, list[str], str]:
+    """What tmux returned, its lines, and the first line of its error."""
+    sessions = ("list-sessions", "-F", f"S {_SESSION}")
+    panes = ("list-panes", "-a", "-F", f"P {_FORMAT}")
+    answer = libtmux.Server(socket_path=socket).cmd(*sessions, ";", *panes)
+    return answer.returncode, [line for line in answer.stdout if line], "".join(answer.stderr[:1])
+
+
+def _session(row: str) -> tuple[int, int, TmuxSession]:
+    """The server's pid and start, and one of its sessions."""
+    pid, started, session_id, created, names = row.split(" ", 4)
+    name, _, mark = names.partition(":")  # tmux allows no ':' in a session's name
+    return int(pid), int(started), TmuxSession(session_id, name, int(created), mark)
+
+
+def _is_down(error: str) -> bool:
+    """Whether this error means for certain that no server runs."""
+    return error.startswith(_NOT_RUNNING[0]) or (
+        error.startswith(_NOT_RUNNING[1]) and error.endswith(_REFUSED)
+    )
+
+
+def is_absent(path: str) -> bool:
+    """Whether it is certain that there is nothing: what may not be looked at may be there."""
+    try:
+        Path(path).stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return True
+    except (OSError, ValueError):
+        return False
+    return False
+
+
 def _own_socket(path: str) -> str:
     """The real path of a socket of this user; "" for anything else, which might answer anything."""
     if not path.startswith("/"):
@@ -108,8 +178,8 @@ def _own_socket(path: str) -> str:
     return str(real) if stat.S_ISSOCK(status.st_mode) and status.st_uid == os.getuid() else ""
 
 
-async def _bounded(call: Callable[[], T]) -> T:
-    """The call's result, from a daemon thread; TmuxUnanswered after the deadline."""
+async def bounded(call: Callable[[], T]) -> T:
+    """The call's result, from a daemon thread. Raises TmuxUnanswered after the deadline."""
     loop = asyncio.get_running_loop()
     future: asyncio.Future[T] = loop.create_future()
 

@@ -13,7 +13,6 @@ from orch.v1 import (
     agent_pb2,
     delivery_pb2,
     heartbeat_pb2,
-    session_state_pb2,
 )
 from orch_server.core.agent import AgentView, WaitingFor, check_credential, check_kind
 from orch_server.core.agent_state import (
@@ -32,10 +31,8 @@ from orch_server.core.delivery import DeliveryState
 from orch_server.core.errors import InvalidInput
 from orch_server.core.fusion import TELLS
 from orch_server.core.identity import Incarnation
-from orch_server.core.session import Completion, Phase, Plan, Session
 from orch_server.core.text import one_line
 from orch_server.services.binding import Introduction
-from orch_server.services.session_state import SessionView
 
 E = TypeVar("E", bound=StrEnum)
 
@@ -213,6 +210,13 @@ def agent(view: AgentView) -> agent_pb2.Agent:
         operation=operation(view.operation),
         credential=known.credential,
         hold_end_time=timestamp(view.held_until),
+        window_index=view.detail.window_index,
+        window_name=view.detail.window_name,
+        last_briefing_time=timestamp(view.detail.briefed_at),
+        worktree_path=view.detail.worktree_path,
+        branch=view.detail.branch,
+        commit_hash=view.detail.commit_hash,
+        detail_version=view.detail.version,
     )
 
 
@@ -246,46 +250,3 @@ def introduction(hello: heartbeat_pb2.Hello) -> Introduction:
 def delivery_state(given: DeliveryState | None) -> delivery_pb2.DeliveryState.ValueType:
     """The state of a delivery; unspecified for None."""
     return _DELIVERY_STATES[given] if given else delivery_pb2.DELIVERY_STATE_UNSPECIFIED
-
-
-def session(view: SessionView) -> session_state_pb2.Session:
-    """A session for the API; only its name when it was deleted."""
-    known = view.session
-    if known is None:
-        return session_state_pb2.Session(name=view.name)
-    return session_state_pb2.Session(
-        name=known.name,
-        project_name=known.project_name,
-        project_path=known.project_path,
-        specification_path=known.specification_path,
-        parent_branch=known.parent_branch,
-        phase=session_state_pb2.Phase.Value(f"PHASE_{known.phase}"),
-        plan=session_state_pb2.Plan.Value(f"PLAN_{known.plan or 'UNSPECIFIED'}"),
-        completion=session_state_pb2.Completion.Value(f"COMPLETION_{known.completion}"),
-        failure_reason=known.failure_reason,
-        version=known.version,
-        create_time=timestamp(known.created_at),
-        update_time=timestamp(known.updated_at),
-        agents=[agent(a) for a in view.agents],
-    )
-
-
-def to_session(given: session_state_pb2.Session, now: datetime) -> Session:
-    """A session from a request; fields that are not set have their defaults."""
-    pb = session_state_pb2
-    return Session(
-        name=given.name,
-        created_at=now,
-        updated_at=now,
-        project_name=given.project_name,
-        project_path=given.project_path,
-        specification_path=given.specification_path,
-        parent_branch=given.parent_branch,
-        phase=word(pb.Phase, "PHASE_", given.phase, Phase, "session.phase") or Phase.ACTIVE,
-        plan=word(pb.Plan, "PLAN_", given.plan, Plan, "session.plan") or Plan.UNSET,
-        completion=word(
-            pb.Completion, "COMPLETION_", given.completion, Completion, "session.completion"
-        )
-        or Completion.PENDING,
-        failure_reason=given.failure_reason,
-    )

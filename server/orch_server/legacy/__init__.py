@@ -1,0 +1,1 @@
+"""The old system: its registry and queue, read, imported and exported."""
