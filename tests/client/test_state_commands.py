@@ -117,6 +117,21 @@ def test_a_phase_that_was_completed_before_is_a_conflict(
     assert said in capsys.readouterr().err
 
 
+def test_set_changes_the_named_fields_of_a_session(
+    terminal: Terminal, capsys: pytest.CaptureFixture[str]
+) -> None:
+    done = pb.UpdateSessionResponse(session=pb.Session(name="atlas", version=8))
+    flags = ("--set", "completion=failed", "--set", "failure_reason=a=b", "--version", "7")
+    request = terminal.run("UpdateSession", done, "state", "atlas", *flags)
+    assert (request.session.name, request.session.version) == ("atlas", 7)
+    assert request.session.completion == pb.COMPLETION_FAILED
+    assert request.session.failure_reason == "a=b"
+    assert list(request.update_mask.paths) == ["completion", "failure_reason"]
+    assert capsys.readouterr().out == "atlas: changed, now version 8\n"
+    terminal.run("UpdateSession", done, "state", "atlas", "--set", "plan=Max5", "--json")
+    assert json.loads(capsys.readouterr().out)["name"] == "atlas"
+
+
 def test_a_report_names_topic_and_status(
     terminal: Terminal, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -149,6 +164,11 @@ def test_projects_are_listed_with_their_sessions(
         ("report", "topic"),
         ("report", "a", "b", "c", "d"),
         ("projects", "atlas"),
+        ("state", "--set", "phase=idle"),
+        ("state", "atlas", "--set", "phase"),
+        ("state", "atlas", "--set", "phase=asleep"),
+        ("state", "atlas", "--set", "version=3"),
+        ("state", "atlas", "--version", "3"),
     ],
 )
 def test_other_words_are_refused_before_anybody_is_asked(

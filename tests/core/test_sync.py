@@ -218,6 +218,25 @@ def test_what_is_not_ours_or_is_accounted_for_is_no_orphan(mark: str, more: Any)
     assert MismatchKind.ORPHAN not in {m.kind for m in found}
 
 
+@pytest.mark.parametrize(
+    ("name", "imported", "completion", "told"),
+    [
+        ("atlas-impl-1a2b3c4d", NOW, Completion.FAILED, True),
+        ("atlas-impl-1a2b3c4d", NOW, Completion.PENDING, False),
+        ("atlas-impl-1a2b3c4d", NOW - timedelta(hours=3), Completion.FAILED, False),  # made since
+        ("my own", NOW, Completion.FAILED, False),
+    ],
+)
+def test_what_the_old_system_made_before_its_import_is_ours(
+    name: str, imported: datetime, completion: Completion, told: bool
+) -> None:
+    known = {(MismatchKind.ORPHAN, name, DEFAULT): NOW - GRACE}
+    over = _session(name, completion=completion)
+    store = _store(sessions=(over,), imported={name: imported}, known=known)
+    found = sync.compare(store, {DEFAULT: _server(_pane("%9", name))}, NOW)
+    assert (MismatchKind.ORPHAN in {m.kind for m in found}) == told
+
+
 def test_the_session_of_one_that_is_over_is_an_orphan() -> None:
     ended = (_session("lost", completion=Completion.FAILED),)
     (found,) = _orphan(since=GRACE, sessions=ended)

@@ -180,6 +180,20 @@ def test_after_a_reboot_a_session_is_told_once_and_its_agents_come_home_when_it_
     world(body)
 
 
+def test_many_sessions_that_went_together_are_told_in_one_alert(
+    world: Callable[..., None],
+) -> None:
+    async def body(at: World) -> None:
+        for name in ("a", "b", "c", "d"):
+            await at.team(name, "dev")
+        at.end_tmux()
+        await at.sync()
+        assert await at.alerts() == [("session-gone", "4 sessions")]
+        assert len(await at.events("mismatch")) == 4
+
+    world(body)
+
+
 @pytest.mark.parametrize("by_itself", [True, False])
 def test_a_closed_pane_is_taken_from_its_agent_who_keeps_role_and_mail(
     world: Callable[..., None], by_itself: bool
@@ -282,7 +296,7 @@ def test_only_what_we_made_and_lost_is_an_orphan_and_only_after_its_grace(
         assert [m.subject for m in found] == ours
         assert {m.kind for m in found} == {MismatchKind.ORPHAN}
         await at.sync()
-        assert sorted(await at.alerts()) == [("orphan", name) for name in ours]
+        assert await at.alerts() == [("orphan", f"{len(ours)} sessions")]
         await asyncio.to_thread(_sh, found[0].advice.replace(".17", ".16", 1), False)
         assert len(await at.sync()) == len(ours), "a session that is another one is left alone"
         for mismatch in found:

@@ -418,7 +418,7 @@ def test_what_cannot_be_read_is_told_and_not_taken_for_zero(folder: Path) -> Non
             assert (await _values(at, session=session))["commits_per_hour"] is None
         notes = "\n".join(found.notes)
         assert "plain are not counted: fatal: not a git repository" in notes
-        assert "No such file or directory" in notes
+        assert "there is no such directory" in notes
         assert "No worktree and no project is known of: iris." in notes
         assert "\x1b" not in notes
 

@@ -103,8 +103,8 @@ def test_the_counts_are_of_what_is_so_now(tmp_path: Path) -> None:
             tx.execute("update scheduler set paused_at = 1")
             tx.execute(
                 "insert into mismatch (kind, subject, session, detail, first_seen_at, last_seen_at,"
-                " tmux_socket)"
-                " values ('ORPHAN', 'x', '', '', 1, 1, '')"
+                " told_at, tmux_socket) values ('ORPHAN', 'x', '', '', 1, 1, 1, ''),"
+                " ('ORPHAN', 'in grace', '', '', 1, 1, null, '')"
             )
 
         before = (await _status(at)).recent_alerts  # requests may have raised some

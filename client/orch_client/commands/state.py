@@ -6,18 +6,46 @@ import argparse
 from typing import Any
 
 from orch_client import output
+from orch_client.errors import USAGE, ClientError
 
 _WIDE = 400
 EXAMPLES = """examples:
   orch-client state
   orch-client state atlas --json
+  orch-client state atlas --set phase=review --set plan=max5
+  orch-client state atlas --set completion=failed --set failure_reason="out of time" --version 7
 """
+_ENUMS = {
+    "phase": "Phase",
+    "plan": "Plan",
+    "completion": "Completion",
+    "project_size": "ProjectSize",
+}
+_TEXTS = (
+    *("project_name", "project_path", "specification_path", "original_specification_path"),
+    *("parent_branch", "worktree_base_path", "batch_id", "failure_reason"),
+)
 
 
 def configure(parser: argparse.ArgumentParser, name: str) -> None:
     """Adds the arguments of the command."""
     parser.add_argument("--json", action="store_true", help="print what the API returns, as JSON")
     parser.add_argument("session", metavar="SESSION", nargs="?", help="only this session, in full")
+    parser.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        dest="changes",
+        metavar="FIELD=VALUE",
+        help=f"change a field; may be repeated; one of: {', '.join((*_ENUMS, *_TEXTS))}",
+    )
+    parser.add_argument(
+        "--version",
+        type=int,
+        default=0,
+        metavar="N",
+        help="with --set: only if this is still the session's version",
+    )
 
 
 def run(args: argparse.Namespace, name: str) -> int:
@@ -26,8 +54,20 @@ def run(args: argparse.Namespace, name: str) -> int:
     from orch.v1 import session_state_pb2_grpc
     from orch_client import channel
 
+    if args.changes and not args.session:
+        raise ClientError("--set needs the SESSION that is to be changed.", USAGE)
+    if args.version and not args.changes:
+        raise ClientError("--version belongs to --set.", USAGE)
+    change = _change(args) if args.changes else None
     with channel.connected() as (grpc_channel, metadata):
         stub = session_state_pb2_grpc.SessionStateServiceStub(grpc_channel)
+        if change is not None:
+            done = stub.UpdateSession(change, timeout=channel.DEADLINE, metadata=metadata).session
+            if args.json:
+                output.print_json(done)
+            else:
+                print(f"{output.one_line(done.name, _WIDE)}: changed, now version {done.version}")
+            return 0
         if args.session:
             one = pb.GetSessionRequest(name=args.session)
             session = stub.GetSession(one, timeout=channel.DEADLINE, metadata=metadata).session
@@ -43,6 +83,39 @@ def run(args: argparse.Namespace, name: str) -> int:
             request.page_token = page.next_page_token
     _print_all(sessions, args.json)
     return 0
+
+
+def _change(args: argparse.Namespace) -> Any:
+    """The request for what is to be set. Raises ClientError."""
+    from orch.v1 import session_state_pb2 as pb
+
+    request = pb.UpdateSessionRequest()
+    request.session.name, request.session.version = args.session, args.version
+    for given in args.changes:
+        field, equals, value = given.partition("=")
+        if not equals or field not in (*_ENUMS, *_TEXTS):
+            known = ", ".join((*_ENUMS, *_TEXTS))
+            raise ClientError(
+                f"'{output.one_line(given)}' sets nothing; use one of: {known}.", USAGE
+            )
+        setattr(request.session, field, _value(field, value))
+        if field not in request.update_mask.paths:
+            request.update_mask.paths.append(field)
+    return request
+
+
+def _value(field: str, given: str) -> Any:
+    """What is given for a field, as the API has it. Raises ClientError."""
+    from orch.v1 import session_state_pb2 as pb
+
+    if field not in _ENUMS:
+        return given
+    enum = getattr(pb, _ENUMS[field])
+    words = {_word(_ENUMS[field], value): value for value in enum.values() if value}
+    if given.lower() not in words:
+        known = ", ".join(words)
+        raise ClientError(f"'{output.one_line(given)}' is no {field}; use: {known}.", USAGE)
+    return words[given.lower()]
 
 
 def _print_all(sessions: list[Any], as_json: bool) -> None:

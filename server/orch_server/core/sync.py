@@ -16,7 +16,7 @@ from orch_server.core import sync_advice as advice
 from orch_server.core.agent import HELD, Agent
 from orch_server.core.errors import InvalidInput
 from orch_server.core.identity import Pane
-from orch_server.core.naming import candidates_for, repair_name
+from orch_server.core.naming import candidates_for, project_of, repair_name
 from orch_server.core.session import Session
 from orch_server.core.sync_view import Answer, Key, StoreView, TmuxServer, TmuxSession, TmuxView
 from orch_server.core.text import check_role, printable
@@ -307,11 +307,20 @@ class _Look:
         }
         for server in self._tmux.values():
             for session in server.sessions:
-                name = _marked(session, self._store.generation)
+                name = self._made_for(session)
                 known = self._store.sessions.get(name)
                 lost = bool(name) and (known is None or known.ended)
                 if lost and (server.socket, session.name) not in held:
                     yield self._orphan(server, session, known, now)
+
+    def _made_for(self, session: TmuxSession) -> str:
+        """The session for which we, or the old system before its import, made this tmux session;
+        "" when neither did."""
+        marked = _marked(session, self._store.generation)
+        imported = self._store.imported.get(session.name)
+        if marked or session.mark or imported is None or project_of(session.name) is None:
+            return marked
+        return session.name if session.created < imported.timestamp() else ""
 
     def _orphan(
         self, server: TmuxServer, session: TmuxSession, known: Session | None, now: datetime

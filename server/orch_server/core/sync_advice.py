@@ -30,8 +30,8 @@ def start_again(socket: str, name: str, path: str) -> str:
     folder = f" -c {_word(path)}" if path else ""
     start = f"{_tmux(socket)} new-session -d -s {_word(name)}{folder}"
     return (
-        f"Start it again: {start} and 'orch-client heartbeat' in its panes; or set its completion"
-        " by UpdateSession (docs/howto/grpcurl.md)."
+        f"Start it again: {start} and 'orch-client heartbeat' in its panes; or end it:"
+        f" orch-client state --set completion=failed -- {shlex.quote(name)}"
     )
 
 

@@ -64,7 +64,8 @@ class StoreView:
 
     `names`: session names that the store has heard of without having the session; `living` are the
     agents' tmux servers that run, whatever their sockets say; `lost_paths` are worktrees that are
-    not there; `known` is since when differences are known.
+    not there; `known` is since when differences are known; `imported` are the names of the old
+    system's sessions, and when they were imported.
     """
 
     host: str
@@ -78,6 +79,7 @@ class StoreView:
     living: frozenset[int] = frozenset()
     lost_paths: frozenset[str] = frozenset()
     known: Mapping[Key, datetime] = field(default_factory=dict)
+    imported: Mapping[str, datetime] = field(default_factory=dict)
 
     def detail(self, agent: Agent) -> AgentDetail:
         """What is known of the agent beside its client."""

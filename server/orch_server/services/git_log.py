@@ -32,6 +32,7 @@ _ENVIRONMENT = {
 }
 _SETTINGS = ("core.fsmonitor=false", f"core.hooksPath={os.devnull}")
 _NO_COMMIT_YET = "bad revision 'HEAD'"
+_NOT_THERE = "cannot change to"
 
 
 class _Unreadable(Exception):
@@ -109,6 +110,8 @@ async def _git(path: str, since: datetime, until: datetime, deadline: float) -> 
     said = one_line(error.decode("utf-8", "replace"), 200)
     if _NO_COMMIT_YET in said:
         return ""
+    if _NOT_THERE in said:
+        raise _Unreadable("there is no such directory that can be read")
     raise _Unreadable(said or f"git ended with status {process.returncode}")
 
 

@@ -133,11 +133,11 @@ def _notes(
 ) -> tuple[str, ...]:
     """What could not be measured, and why; texts of others in it are made printable."""
     nowhere = sorted(name for name, its in paths.items() if not its)
-    notes = [
-        f"Commits in {printable(path, 200)} are not counted: {printable(why, 200)}."
-        for path, why in sorted(read.items())
-        if isinstance(why, str)
-    ]
+    unread: dict[str, list[str]] = {}
+    for path, why in sorted(read.items()):
+        if isinstance(why, str):
+            unread.setdefault(why, []).append(path)
+    notes = [_unread(why, its) for why, its in sorted(unread.items())]
     if nowhere:
         named = ", ".join(printable(name) for name in nowhere[:_SHOWN])
         more = f" and {len(nowhere) - _SHOWN} more" if len(nowhere) > _SHOWN else ""
@@ -145,3 +145,10 @@ def _notes(
     if len(notes) > _SHOWN:
         notes[_SHOWN:] = [f"{len(notes) - _SHOWN} more could not be measured."]
     return tuple(notes)
+
+
+def _unread(why: str, its: list[str]) -> str:
+    """Of which directories the commits are not counted, and why."""
+    first = printable(its[0], 200)
+    where = first if len(its) == 1 else f"{len(its)} directories, such as {first},"
+    return f"Commits in {where} are not counted: {printable(why, 200)}."

@@ -147,6 +147,7 @@ class Synchronizer:
             living=seen.servers,
             lost_paths=seen.lost,
             known=stored.known,
+            imported=stored.imported,
         )
         return view, tmux, seen
 

@@ -14,6 +14,7 @@ from orch_server.core.errors import NotFound
 from orch_server.core.session import AgentDetail, Completion, Session
 from orch_server.core.sync import Mismatch, MismatchKind
 from orch_server.core.sync_view import Key
+from orch_server.core.text import printable
 from orch_server.storage import firing, session_parts, sessions
 from orch_server.storage.alerts import raise_alert
 from orch_server.storage.columns import from_micros, micros
@@ -22,6 +23,8 @@ from orch_server.storage.store import Transaction
 
 #: Differences of which a person should hear; each is told once while it lasts.
 _ALERTS = {MismatchKind.SESSION_GONE: "session-gone", MismatchKind.ORPHAN: "orphan"}
+#: So many new ones are told one by one; of more, so many are named in one alert.
+_EACH, _NAMED = 3, 10
 NAME_ALERT = "session-name-missing"
 #: Every table with a column of this meaning, but the history in event and audit.
 SESSION_COLUMNS = (
@@ -31,6 +34,8 @@ SESSION_COLUMNS = (
 _KNOWN = "select kind, subject, tmux_socket, first_seen_at, told_at, session from mismatch"
 _HEARD_OF = """select session from authorization union select session from alert
     union select session from legacy_value"""
+_IMPORTED = """select i.subject, r.at from imported i join import_run r on r.id = i.run_id
+    where i.record like 'session:%'"""
 _PUT = """insert into mismatch
     (kind, subject, session, detail, first_seen_at, last_seen_at, told_at, tmux_socket)
     values (?, ?, ?, ?, ?, ?, ?, ?)
@@ -45,12 +50,13 @@ _DELETE = "delete from mismatch where kind = ? and subject = ? and tmux_socket =
 @dataclass(frozen=True, slots=True)
 class Stored:
     """What the store holds that tmux may know better; `known` differences with since when, and
-    `names` of sessions that it has heard of."""
+    `names` of sessions that it has heard of; `imported`: see StoreView."""
 
     sessions: dict[str, Session]
     details: dict[str, AgentDetail]
     known: dict[Key, datetime]
     names: tuple[str, ...]
+    imported: dict[str, datetime]
 
 
 def load(db: Database) -> Stored:
@@ -63,6 +69,7 @@ def load(db: Database) -> Stored:
         details=session_parts.details(db),
         known={(MismatchKind(k), s, at): from_micros(first) for k, s, at, first, *_ in known},
         names=tuple(name for name in heard if name and name not in found),
+        imported={name: from_micros(at) for name, at in db.execute_sql(_IMPORTED).fetchall()},
     )
 
 
@@ -71,11 +78,14 @@ def record(tx: Transaction, found: Collection[Mismatch], silent: Collection[str]
     socket has told is over."""
     known = {(MismatchKind(row[0]), *row[1:3]): row for row in tx.execute(_KNOWN)}
     there = {m.key: m for m in found}
+    new = []
     for mismatch in there.values():
         if mismatch.repaired:
             _tell(tx, "mismatch.repaired", mismatch)
-        else:
-            _put(tx, mismatch, known[mismatch.key][4] if mismatch.key in known else None)
+        elif _put(tx, mismatch, known[mismatch.key][4] if mismatch.key in known else None):
+            new.append(mismatch)
+    for kind, alert in _ALERTS.items():
+        _alert(tx, alert, [mismatch for mismatch in new if mismatch.kind is kind])
     for key, (kind, subject, socket, _, told, session) in known.items():
         still = there.get(key)
         if still.repaired if still is not None else socket not in silent:
@@ -128,19 +138,29 @@ def learn(tx: Transaction, agent: Agent, seen: Mapping[str, object]) -> None:
         session_parts.put_detail(tx, agent, new, "", tuple(seen))
 
 
-def _put(tx: Transaction, mismatch: Mismatch, told: int | None) -> None:
+def _put(tx: Transaction, mismatch: Mismatch, told: int | None) -> bool:
+    """Writes it; returns whether it is told for the first time."""
     first = told is None and not mismatch.in_grace
     told = micros(tx.now) if first else told
     times = (micros(mismatch.since), micros(tx.now), told)
     what = (mismatch.session, mismatch.detail)
     tx.execute(_PUT, (mismatch.kind, mismatch.subject, *what, *times, mismatch.socket))
-    if not first:
+    if first:
+        _tell(tx, "mismatch.found", mismatch)
+    return first
+
+
+def _alert(tx: Transaction, kind: str, new: list[Mismatch]) -> None:
+    """An alert for each, or one for all when there are many, as after a reboot."""
+    if len(new) > _EACH:
+        named = ", ".join(printable(mismatch.subject) for mismatch in new[:_NAMED])
+        more = f" and {len(new) - _NAMED} more" if len(new) > _NAMED else ""
+        text = f"{len(new)} at once: {named}{more}. What to do about each: orch-client sync"
+        raise_alert(tx, NewAlert(Severity.WARNING, kind, f"{len(new)} sessions", text))
         return
-    _tell(tx, "mismatch.found", mismatch)
-    kind = _ALERTS.get(mismatch.kind)
-    if kind is not None:
-        text = f"{mismatch.detail} {mismatch.advice}"
-        raise_alert(tx, NewAlert(Severity.WARNING, kind, mismatch.subject, text, mismatch.session))
+    for one in new:
+        text = f"{one.detail} {one.advice}"
+        raise_alert(tx, NewAlert(Severity.WARNING, kind, one.subject, text, one.session))
 
 
 def _tell(tx: Transaction, event: str, mismatch: Mismatch) -> None:

@@ -17,7 +17,7 @@ _COUNTS = """select
     (select count(*) from authorization where state = 'PENDING'),
     (select count(*) from authorization where state = 'PENDING' and human = 1),
     (select count(*) from alert where created_at > ?1 and created_at <= ?2),
-    (select count(*) from mismatch),
+    (select count(*) from mismatch where told_at is not null),
     (select count(*) from scheduler where paused_at is not null)"""
 _LAST_PHASES = """select p.session, p.name, p.began_at, p.ended_at, p.length from session_phase p
     where p.position = (select max(o.position) from session_phase o where o.session = p.session)
