@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
 from datetime import timedelta
 from pathlib import Path
 
@@ -21,6 +23,7 @@ from orch_server.core.policy import (
     pattern,
 )
 from tests.docs.markdown import DOCS, blocks
+from tests.support import Home
 
 _PAGE = DOCS / "reference" / "authorization.md"
 _LOW, _MEDIUM, _HIGH = AuthorizationPriority
@@ -306,3 +309,24 @@ def test_what_is_wrong_in_the_policy_is_told_with_key_value_and_cure(
     assert said.startswith(says)
     assert said.endswith(".")
     assert "\n" not in said
+
+
+# ---- tmux ----
+
+
+@pytest.mark.parametrize(("given", "below"), [("", "/tmp"), ("tmp", "tmp"), ("none", "/tmp")])
+def test_the_default_tmux_server_is_where_tmux_itself_has_it(
+    tmp_path: Path, given: str, below: str
+) -> None:
+    (tmp_path / "tmp").mkdir()
+    environ = {"ORCH_HOME": "/nowhere", "TMUX_TMPDIR": str(tmp_path / given) if given else ""}
+    expected = f"{(tmp_path / below).resolve()}/tmux-{os.getuid()}/default"
+    assert config.load(environ=environ).default_tmux == expected
+
+
+def test_tmux_itself_agrees(home: Home) -> None:
+    environ = home.env(TMUX_TMPDIR=str(home.path))
+    told = ["display-message", "-p", "#{socket_path}", ";", "kill-server"]
+    made = ["tmux", "-f", "/dev/null", "new-session", "-d", "exec sleep 60", ";", *told]
+    done = subprocess.run(made, env=environ, capture_output=True, text=True, timeout=10, check=True)
+    assert done.stdout.strip() == config.load(environ=environ).default_tmux

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import getpass
+import io
 import json
 import re
 import shutil
@@ -37,6 +38,8 @@ _EXAMPLES = """examples:
 def main(argv: list[str] | None = None) -> int:
     """Runs a command; returns the exit status: 0 done, 1 failed, 2 usage, 4 not found,
     6 conflict."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")  # of what the locale lacks; stderr has its own way
     args = _parser().parse_args(argv)
     run: Callable[[argparse.Namespace], int] = args.run
     try:

@@ -67,7 +67,7 @@ def _fail(said: str) -> None:
 
 
 def _age(given: str) -> timedelta:
-    match = _AGE.match(given)
+    match = _AGE.match("0s" if given == "0" else given)
     try:
         return timedelta(**{_UNITS[match[2]]: int(match[1])}) if match else _no_age(given)
     except OverflowError:
@@ -75,8 +75,8 @@ def _age(given: str) -> timedelta:
 
 
 def _no_age(given: str) -> timedelta:
-    said = f"--older-than is '{printable(given)}'; use an age such as 12h or 30d."
-    raise InvalidInput("older_than", said)
+    said = f"--older-than is '{printable(given)}'; use an age such as 12h or 30d"
+    raise InvalidInput("older_than", f"{said}, or 0 for all that ended.")
 
 
 def _token(path: Path) -> str:

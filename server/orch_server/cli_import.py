@@ -6,9 +6,10 @@ import argparse
 import asyncio
 import json
 import os
+import shlex
 import sys
 from contextlib import closing
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from datetime import datetime
 from functools import partial
 from pathlib import Path
@@ -31,7 +32,7 @@ from orch_server.legacy.load import load
 from orch_server.legacy.plan import Plan
 from orch_server.legacy.read import read
 from orch_server.legacy.report import Outcome
-from orch_server.local_zone import local_zone
+from orch_server.local_zone import find_zone, local_zone
 from orch_server.locks import held
 from orch_server.storage import database
 from orch_server.storage.exports import Snapshot, snapshot
@@ -42,16 +43,25 @@ _OLDER = (
     "The database here is of an earlier version, or in use in a way that cannot be read without"
     " writing; what of this is there already cannot be told."
 )
+_NO_ZONE = (
+    "This machine's time zone has no name that is known here, and the old system's times need it;"
+    " name it: TZ=Europe/Berlin orch-server import …"
+)
 
 
 def run_import(args: argparse.Namespace) -> int:
     """Reads the old system and shows what there is; writes it, when told to. Returns the exit
     status. Raises NotFound when the directory holds no old system, Conflict while the server runs,
-    StartupError when nothing could be written."""
+    StartupError when nothing could be written, or in which zone its times are cannot be told."""
     settings = config.load(args.home)
     clock = SystemClock()
-    zone = local_zone(clock.now())
+    zone, unknown = find_zone(clock.now())
+    if unknown and args.execute:
+        raise StartupError(_NO_ZONE)
     source = _read(Path(args.directory), zone, clock.now())
+    if unknown:
+        told = Finding("time zone", f"Local times are taken as UTC. {_NO_ZONE}")
+        source = replace(source, findings=(told, *source.findings))
     for daemon in source.daemons:
         print(
             f"orch-server: WARNING: the old system still runs and may change what is read:"
@@ -65,7 +75,7 @@ def run_import(args: argparse.Namespace) -> int:
     if args.json:
         print(report.as_data(made, outcome))
     else:
-        for line in report.as_text(made, outcome):
+        for line in report.as_text(made, outcome, _command(args, bool(unknown))):
             print(line)
     return int(made.failed)
 
@@ -80,11 +90,17 @@ def run_export(args: argparse.Namespace) -> int:
     if args.json:
         print(json.dumps({**asdict(written), "directory": str(target)}))
     else:
-        print(
-            f"{written.sessions:,} sessions, {written.tasks:,} tasks and {written.messages:,}"
-            f" messages were written to {target}"
-        )
+        sessions = report.counted(written.sessions, "session")
+        tasks = report.counted(written.tasks, "task")
+        messages = report.counted(written.messages, "message")
+        print(f"{sessions}, {tasks} and {messages} written to {target}")
     return 0
+
+
+def _command(args: argparse.Namespace, needs_zone: bool) -> str:
+    home = ("--home", args.home) if args.home else ()
+    command = shlex.join(("orch-server", "import", args.directory, "--execute", *home))
+    return f"TZ=REGION/CITY {command}" if needs_zone else command
 
 
 def _read(directory: Path, zone: ZoneInfo, now: datetime) -> Source:
@@ -135,6 +151,7 @@ async def _written(
             await _back_up(store, ours)
         unit = partial(load, plan=made, source=source.root, backup=str(tar), zone=zone)
         proof: Proof = await store.write(unit)
+        made.done()
         return made, Outcome(True, str(tar), str(ours or ""), proof)
     finally:
         await store.close()

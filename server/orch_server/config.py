@@ -45,7 +45,7 @@ class Settings:
     agent (0: none are sent), `alert_webhook` the URL that alerts are posted to ("": none),
     `max_open_tasks` how many open tasks an agent may have, `audit_days` how long links of the audit
     are kept (0: for ever), `history_days` how long events, decided requests and texts that went
-    their way are (0: for ever)."""
+    their way are (0: for ever), `default_tmux` the socket that `tmux` without options uses."""
 
     home: Path
     sockets: tuple[Path, ...]
@@ -54,6 +54,7 @@ class Settings:
     pace: Pace
     log_level: str
     templates: Path
+    default_tmux: str
     nudges_per_hour: int = 6
     alert_webhook: str = ""
     max_open_tasks: int = MAX_OPEN
@@ -132,12 +133,23 @@ def load(
         pace=_pace(kept.get("beat_interval", 5)),
         log_level=_level(env.get("ORCH_LOG_LEVEL") or kept.get("log_level", "info")),
         templates=configured.absolute().parent / "templates",
+        default_tmux=_default_tmux(env),
         nudges_per_hour=_nudges(kept.get("nudges_per_hour", 6)),
         alert_webhook=_webhook(kept.get("alert_webhook", "")),
         max_open_tasks=_open_tasks(kept.get("max_open_tasks", MAX_OPEN)),
         audit_days=_days("audit_days", kept.get("audit_days", 400), "the audit"),
         history_days=_days("history_days", kept.get("history_days", 90), "the history"),
     )
+
+
+def _default_tmux(environ: Mapping[str, str]) -> str:
+    """Where tmux has it: below TMUX_TMPDIR, and below /tmp when that is not there."""
+    given = Path(environ.get("TMUX_TMPDIR") or "/tmp")  # noqa: S108 - as tmux does
+    try:
+        folder = given.resolve(strict=True)
+    except (OSError, RuntimeError):  # RuntimeError: links in a circle
+        folder = Path("/tmp")  # noqa: S108
+    return str(folder / f"tmux-{os.getuid()}" / "default")
 
 
 def check_home(settings: Settings) -> None:

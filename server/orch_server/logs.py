@@ -10,7 +10,8 @@ _STANDARD = frozenset(logging.makeLogRecord({}).__dict__) | {"message", "taskNam
 
 
 class LineFormatter(logging.Formatter):
-    """time level event key=value …; values with blanks are quoted as in JSON."""
+    """time level event key=value …; values with blanks are quoted as in JSON, with
+    printable characters as they are."""
 
     default_msec_format = "%s.%03d"
 
@@ -34,4 +35,7 @@ def configure(level: str) -> None:
 
 def _quoted(value: object) -> str:
     text = str(value)
-    return text if text.isprintable() and " " not in text and text else json.dumps(text)
+    if text.isprintable() and " " not in text and text:
+        return text
+    quoted = json.dumps(text, ensure_ascii=False)
+    return "".join(c if c.isprintable() else json.dumps(c)[1:-1] for c in quoted)

@@ -84,7 +84,7 @@ async def wire(settings: Settings, clock: Clock) -> Core:
     bus = LocalBus()
     store = Store(settings.database, clock, bus.publish)
     known = await store.open()
-    finder = PaneFinder(host)
+    finder = PaneFinder(host, settings.default_tmux)
     passphrase = Passphrase(settings.passphrase)
     passphrase.on_wrong = Guesses(store, clock).tell
     registry = AgentRegistry(store, clock)

@@ -74,6 +74,20 @@ def test_a_session_is_shown_with_all_that_belongs_to_it(
     assert "\x1b" not in shown
 
 
+def test_the_old_systems_last_word_is_shown(
+    terminal: Terminal, capsys: pytest.CaptureFixture[str]
+) -> None:
+    idle = agent_pb2.Agent(
+        role="tester", imported_alive=False, imported_exhausted=True, imported_credit_reset="11pm"
+    )
+    session = pb.Session(name="atlas", agents=[idle], imported_metrics={"idle_pct": 12.5})
+    terminal.run("GetSession", pb.GetSessionResponse(session=session), "state", "atlas")
+    shown = [" ".join(line.split()) for line in capsys.readouterr().out.splitlines()]
+    assert "idle_pct 12.5" in shown
+    said = "the old system last said: not alive, credit exhausted, reset 11pm"
+    assert f"tester {said}" in shown
+
+
 def test_what_a_session_does_not_have_has_no_heading(
     terminal: Terminal, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -97,6 +97,11 @@ def test_json_that_cannot_be_read_says_why(data: bytes, why: str) -> None:
         (b'{"a": "x\\ud800y"}', {"a": "x\ufffdy"}, "half a character"),
         (b'{"\\ud800": 1}', {"\ufffd": 1}, "half a character"),
         (b'{"a": "\\ud83d\\ude00"}', {"a": "\U0001f600"}, ""),
+        (
+            b'{"k\\ud800": 1, "k\\udc00": 2, "k\xef\xbf\xbd~2": 3, "k\xef\xbf\xbd": 4}',
+            {"k\ufffd~3": 1, "k\ufffd~4": 2, "k\ufffd~2": 3, "k\ufffd": 4},
+            "read as 'k\ufffd~4'",
+        ),
     ],
 )
 def test_json_that_is_odd_is_read_and_told(data: bytes, value: object, note: str) -> None:
@@ -104,3 +109,10 @@ def test_json_that_is_odd_is_read_and_told(data: bytes, value: object, note: str
     assert found.value == value
     assert note in "".join(found.notes)
     assert bool(note) == bool(found.notes)
+
+
+def test_of_very_many_keys_the_one_that_stands_twice_is_found_in_one_pass() -> None:
+    keys = ", ".join(f'"key-{number}": 0' for number in range(150_000))
+    found = decode(f'{{{keys}, "key-149999": 1}}'.encode())
+    assert found.value["key-149999"] == 1
+    assert found.notes == ("'key-149999' stands there more than once; the last one counts",)

@@ -194,6 +194,13 @@ def test_what_an_agent_waits_for_is_read() -> None:
     assert wait.since == datetime(2025, 9, 2, 7, 15, tzinfo=UTC)
 
 
+def test_dependencies_of_another_type_are_told() -> None:
+    found = parsed(dependencies={"tester": "developer", "devops": 7})
+    assert found.session.dependencies == (("tester", ("developer",)),)
+    assert "dependencies['tester'] is text, not a list; read as one role" in told(found)
+    assert "dependencies['devops'] names no roles; kept as it is" in told(found)
+
+
 @pytest.mark.parametrize(
     "wrong",
     [

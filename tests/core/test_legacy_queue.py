@@ -121,7 +121,11 @@ def test_a_note_that_cannot_be_sent_is_refused(changed: dict[str, Any]) -> None:
 def test_a_notes_key_does_not_depend_on_what_changes() -> None:
     keys = {
         found.key
-        for found, _ in (note(), note(next_run=0.0, last_run=None, retry_count=2))
+        for found, _ in (
+            note(),
+            note(next_run=0.0, last_run=None, retry_count=2),
+            note(note="Standard check-in (credit backoff)", interval_minutes=60),
+        )
         if isinstance(found, LegacyTask)
     }
     assert len(keys) == 1

@@ -253,6 +253,16 @@ def test_a_commit_that_two_sessions_have_counts_once_for_all() -> None:
     assert _shown(parts, ALL)["commits_per_hour"] == 3
 
 
+def test_a_commit_from_outside_the_session_is_not_its_own() -> None:
+    spans = [Span("atlas", _at(30), None), Span("hermes", _at(-600), _at(15))]
+    made = {"1": _at(5), "2": _at(14), "3": _at(29), "4": _at(30), "5": _at(59)}
+    parts = _work(spans, commits={"atlas": made, "hermes": made, "nowhere": made})
+    assert (parts["atlas"][COMMITS].value, parts["atlas"][COMMIT_TIME].value) == (2, 1800)
+    assert (parts["hermes"][COMMITS].value, parts["hermes"][COMMIT_TIME].value) == (2, 900)
+    assert (parts[ALL][COMMITS].value, parts[ALL][COMMIT_TIME].value) == (4, 2700)
+    assert _shown(parts)["commits_per_hour"] == 4
+
+
 def test_no_readable_worktree_is_unknown_and_no_commit_is_zero() -> None:
     spans = [Span("atlas", _at(-600), None), Span("hermes", _at(-600), None)]
     parts = _work(spans, commits={"atlas": {}})

@@ -92,6 +92,14 @@ def test_another_version_of_an_agent_is_refused() -> None:
     assert "atlas:tester" in caught.value.message
 
 
+def test_a_line_says_whether_it_is_too_long_or_several() -> None:
+    assert check_line("name", " design ", 6) == "design"
+    with pytest.raises(InvalidInput, match="has a line break"):
+        check_line("name", "a\nb", 6)
+    with pytest.raises(InvalidInput, match="too long"):
+        check_line("name", "designs", 6)
+
+
 # ---- phases ----
 
 
@@ -99,10 +107,15 @@ def test_the_first_phase_begins_with_the_session() -> None:
     assert complete(OLD, (), "a", LATER) == CompletedPhase("a", NOW, LATER, timedelta(hours=1))
 
 
-def test_a_phase_begins_with_the_last_end_that_is_known() -> None:
+def test_a_phase_begins_when_the_one_before_ended() -> None:
     then = NOW + timedelta(minutes=20)
-    done = (CompletedPhase("a", NOW, then, None), CompletedPhase("b", None, None, None))
+    done = (CompletedPhase("a", None, None, None), CompletedPhase("b", NOW, then, None))
     assert complete(OLD, done, "c", LATER).length == timedelta(minutes=40)
+
+
+def test_nobody_knows_how_long_a_phase_took_after_one_whose_end_nobody_knows() -> None:
+    done = (CompletedPhase("a", NOW, NOW, None), CompletedPhase("b", None, None, None))
+    assert complete(OLD, done, "c", LATER) == CompletedPhase("c", None, LATER, None)
 
 
 def test_a_phase_whose_beginning_is_yet_to_come_took_no_time() -> None:

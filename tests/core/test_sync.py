@@ -11,12 +11,18 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from orch_server.core import sync, sync_advice
+from orch_server.core import sync, sync_advice, sync_names
 from orch_server.core.agent import HELD, Agent, Liveness
 from orch_server.core.identity import Incarnation, Pane
 from orch_server.core.session import AgentDetail, Completion, Session
 from orch_server.core.sync import GRACE, MismatchKind
-from orch_server.core.sync_view import Answer, StoreView, TmuxServer, TmuxSession
+from orch_server.core.sync_view import (
+    Answer,
+    StoreView,
+    TmuxServer,
+    TmuxSession,
+    tmux_spelling,
+)
 
 NOW = datetime(2026, 11, 21, 12, tzinfo=UTC)
 CREATED = int(NOW.timestamp()) - 7200
@@ -112,6 +118,9 @@ DETAIL = AgentDetail(1, 1, "dev")
         (_store(_agent("ci", None)), (DOWN,), []),
         (_store(_agent("old", None, epoch=0), details={"id-old": DETAIL}), (DOWN,), [GONE]),
         (_store(_agent("old", None, epoch=0), details={"id-old": DETAIL}), (SILENT,), []),
+        # nobody said where it was: it may be in the one that is silent
+        (_store(_agent("old", None, epoch=0), details={"id-old": DETAIL}),
+            (DOWN, replace(SILENT, socket=OTHER)), []),
         (_store(_agent("ci", None), known={(*GONE[:2], DEFAULT): NOW}), (DOWN,), [GONE]),
         (_store(_agent("ci", None), known={(*GONE[:2], OTHER): NOW}), (DOWN,), []),
         (_store(DEV, TESTER), (_server(_pane("%1", "atlas")),), [
@@ -134,6 +143,9 @@ DETAIL = AgentDetail(1, 1, "dev")
         (_store(DEV, details={DEV.id: AgentDetail(worktree_path="/w")},
                 lost_paths=frozenset({"/w"})), (SILENT,), [
             ("WORKTREE_MISSING", "atlas:dev", False)]),
+        (_store(DEV, details={DEV.id: AgentDetail(worktree_path="/w")},
+                lost_paths=frozenset({"/w"}), worktrees={7: "/new"}), (HERE,), [
+            ("WORKTREE_MISSING", "atlas:dev", True)]),
     ],
 )  # fmt: skip
 def test_each_kind_is_told_when_it_is_certain_and_only_then(
@@ -163,10 +175,10 @@ def test_a_missing_name_is_repaired_when_exactly_one_fits(
 ) -> None:
     store = _store(sessions=(_session("label", project_name=label, name_missing=True),))
     tmux = {DEFAULT: _server(*(_pane("%9", name) for name in names))}
-    name, fitting = sync.missing_names(store, tmux)["label"]
+    name, fitting = sync_names.missing_names(store, tmux)["label"]
     assert name == repaired
     assert _found(store, tmux[DEFAULT]) == [("NAME_MISSING", "label", repaired is not None)]
-    told = sync.why_unnamed(fitting)
+    told = sync_names.why_unnamed(store.sessions["label"], store, fitting)
     assert told.endswith(f"several fit: {', '.join(names)}" if fitting else "nothing known fits")
 
 
@@ -174,11 +186,13 @@ def test_a_name_that_two_sessions_could_have_is_nobodys_and_one_in_the_store_is_
     one = _session("one", project_name="shop", name_missing=True)
     tmux = {DEFAULT: _server(_pane("%9", "shop-impl-1"))}
     twins = _store(sessions=(one, replace(one, name="two")))
-    assert [name for name, _ in sync.missing_names(twins, tmux).values()] == [None, None]
+    assert [name for name, _ in sync_names.missing_names(twins, tmux).values()] == [None, None]
     taken = _store(sessions=(one, _session("shop-impl-1")))
-    assert sync.missing_names(taken, tmux)["one"] == (None, [])
+    assert sync_names.missing_names(taken, tmux)["one"] == (None, [])
+    why = sync_names.why_unnamed(one, taken, [])
+    assert why.endswith("what fits is a session of its own here: shop-impl-1")
     heard = _store(sessions=(one,), names=("shop-impl-2",))
-    assert sync.missing_names(heard, {})["one"][0] == "shop-impl-2"
+    assert sync_names.missing_names(heard, {})["one"][0] == "shop-impl-2"
 
 
 def _orphan(mark: str = "gen:lost", since: timedelta | None = None, **more: Any) -> list[Any]:
@@ -243,11 +257,66 @@ def test_the_session_of_one_that_is_over_is_an_orphan() -> None:
     assert (found.session, found.in_grace) == ("lost", False)
 
 
+@pytest.mark.parametrize(
+    ("path", "learned", "lost", "found"),
+    [
+        ("", False, False, "/new"),
+        ("/w", False, False, ""),
+        ("/w", False, True, "/new"),
+        ("/w", True, False, "/new"),
+        ("/new", True, False, ""),
+    ],
+)
+def test_the_panes_worktree_is_taken_unless_somebody_said_another_that_is_there(
+    path: str, learned: bool, lost: bool, found: str
+) -> None:
+    known = AgentDetail(worktree_path=path, worktree_learned=learned)
+    store = _store(
+        DEV,
+        details={DEV.id: known},
+        worktrees={7: "/new"},
+        lost_paths=frozenset({path} if lost else ()),
+    )
+    assert sync.new_worktree(DEV, store, {DEFAULT: HERE}) == found
+
+
 def test_a_difference_has_the_time_at_which_it_was_first_seen() -> None:
     known = {(MismatchKind.SESSION_GONE, "atlas", DEFAULT): NOW - GRACE}
     (found,) = sync.compare(_store(DEV, known=known), {DEFAULT: DOWN}, NOW)
     assert found.since == NOW - GRACE
     assert sync.compare(_store(DEV), {DEFAULT: DOWN}, NOW)[0].since == NOW
+
+
+def test_a_name_is_compared_as_tmux_spells_it() -> None:
+    store = _store(replace(DEV, session="my.shop"), sessions=(_session("my.shop"),))
+    assert _found(store, _server(_pane("%1", "my_shop"))) == []
+    assert _found(store, DOWN) == [("SESSION_GONE", "my.shop", False)]
+    (gone,) = sync.compare(store, {DEFAULT: DOWN}, NOW)
+    assert " new-session -d -s my_shop " in gone.advice
+    assert gone.advice.endswith(" -- my.shop")
+    (renamed,) = sync.compare(store, {DEFAULT: _server(_pane("%1", "zeus"))}, NOW)
+    assert renamed.kind is MismatchKind.SESSION_RENAMED
+    assert renamed.advice.endswith(" -- my_shop")
+
+
+def test_a_missing_name_is_found_as_tmux_spells_it_unless_it_is_taken() -> None:
+    one = _session("label", project_name="my.shop", name_missing=True)
+    tmux = {DEFAULT: _server(_pane("%9", "my_shop-impl"))}
+    assert sync_names.missing_names(_store(sessions=(one,)), tmux)["label"][0] == "my_shop-impl"
+    taken = _store(sessions=(one, _session("my.shop-impl")))
+    assert sync_names.missing_names(taken, tmux)["label"] == (None, [])
+    own = replace(one, name="my.shop-impl")  # a label takes no name
+    assert sync_names.missing_names(_store(sessions=(own,)), tmux)[own.name][0] == "my_shop-impl"
+    heard = _store(sessions=(one,), names=("my.shop-impl",))
+    assert sync_names.missing_names(heard, tmux)["label"][0] == "my_shop-impl"
+
+
+def test_the_old_systems_session_is_known_as_tmux_spells_it() -> None:
+    over = _session("my.shop-impl", completion=Completion.FAILED)
+    known = {(MismatchKind.ORPHAN, "my_shop-impl", DEFAULT): NOW - GRACE}
+    store = _store(sessions=(over,), imported={over.name: NOW}, known=known)
+    (found,) = sync.compare(store, {DEFAULT: _server(_pane("%9", "my_shop-impl"))}, NOW)
+    assert (found.kind, found.session) == (MismatchKind.ORPHAN, "my.shop-impl")
 
 
 @example(name="end;")
@@ -256,5 +325,6 @@ def test_a_name_is_one_word_of_the_command_whatever_it_is(name: str) -> None:
     words = shlex.split(sync_advice.rename_back("/tmp/a b", "$3", name))
     assert words[:6] == ["tmux", "-u", "-S", "/tmp/a b", "rename-session", "-t"]
     assert words[6:8] == ["$3", "--"]
-    assert words[8] == (f"{name[:-1]}\\;" if name.endswith(";") else name)
+    spelled = tmux_spelling(name)
+    assert words[8] == (f"{spelled[:-1]}\\;" if name.endswith(";") else spelled)
     assert len(words) == 9

@@ -220,7 +220,9 @@ def test_every_variable_that_is_read_is_explained_and_no_other() -> None:
     read = {
         name
         for source in sources
-        for name in re.findall(r"env(?:iron)?(?:\.get\(|\[)\"(ORCH_\w+)\"", source.read_text())
+        for name in re.findall(
+            r"env(?:iron)?(?:\.get\(|\[)\"(ORCH_\w+|TMUX_TMPDIR)\"", source.read_text()
+        )
     }
     assert {_named(row[0]) for row in _rows("configuration.md", "Environment")} == read
 

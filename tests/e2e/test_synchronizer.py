@@ -17,16 +17,17 @@ from typing import Any
 import apsw
 import pytest
 
-from orch.v1 import messaging_pb2
+from orch.v1 import messaging_pb2, session_state_pb2
 from orch_server.core.agent import Agent, Liveness
+from orch_server.core.agent_state import AgentState, HookReport
 from orch_server.core.clock import ManualClock, SystemClock
 from orch_server.core.session import Completion, Session
 from orch_server.core.sync import GRACE, Mismatch, MismatchKind
 from orch_server.services.synchronizer import Burst
-from orch_server.storage import alerts, mismatches, sessions
+from orch_server.storage import agent_status, alerts, mismatches, sessions
 from orch_server.storage.store import Transaction
-from orch_server.tmux.finder import PaneFinder
 from orch_server.tmux.watch import ProcessWatch
+from tests.docs.markdown import DOCS
 from tests.support import Home, Server, Tmux, agent, until
 from tests.transport.harness import Serving, run, settles
 
@@ -110,8 +111,6 @@ class World:
 def world(home: Home, tmux: Tmux, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     """Runs a test's body in a world whose clock moves only by hand."""
     monkeypatch.setenv("LC_ALL", "C.UTF-8")
-    default = str(home.path / "default.sock")
-    monkeypatch.setattr(PaneFinder, "default_socket", lambda self: default)
 
     def in_world(body: Body, **how: Any) -> None:
         run(
@@ -139,7 +138,26 @@ def test_a_team_that_is_where_the_store_has_it_is_no_mismatch(
         assert await at.sync() == []
         assert _dump(at) == before, "a look at what is known already writes nothing"
         shutil.rmtree(tmp_path / "tree")
+        (tmp_path / ".git").mkdir()  # what is around the one that is gone is not the worktree
         assert await at.kinds() == [("WORKTREE_MISSING", "atlas:dev", False)]
+
+    world(body)
+
+
+def test_a_worktree_that_is_gone_is_the_one_of_the_pane_when_that_is_in_one(
+    world: Callable[..., None], tmp_path: Path
+) -> None:
+    async def body(at: World) -> None:
+        (tmp_path / "tree" / ".git").mkdir(parents=True)
+        (agent,) = await at.team("atlas", "dev", folder=str(tmp_path / "tree"))
+        old = {"worktree_path": str(tmp_path / "of the old system")}
+        await at.core.store.write(lambda tx: mismatches.learn(tx, agent, old))
+        moved = ("WORKTREE_MISSING", "atlas:dev")
+        assert await at.kinds(dry_run=True) == [(*moved, False)]
+        assert await at.kinds() == [(*moved, True)]
+        details = (await at.core.store.read(mismatches.load)).details
+        assert details[agent.id].worktree_path == str(tmp_path / "tree")
+        assert await at.sync() == []
 
     world(body)
 
@@ -158,23 +176,18 @@ def test_after_a_reboot_a_session_is_told_once_and_its_agents_come_home_when_it_
         assert told.since == at.at.clock.now() - GRACE
         assert await at.alerts() == [("session-gone", "atlas")]
         assert f"-S {at.tmux.socket} new-session -d -s atlas" in told.advice
+        assert [at.now(one).incarnation for one in team] == [None, None]
+        assert await at.kinds() == gone, "it stays so without its agents' panes"
         for role in ("tester", "dev"):
             at.tmux.pane("atlas", role, "exec sleep 1000")
-        assert {(k, s) for k, s, repaired in await at.kinds() if repaired} == {
-            ("PANE_GONE", "atlas:dev"),
-            ("PANE_GONE", "atlas:tester"),
-        }
+        await at.sync()
         panes = at.tmux.run("list-panes", "-a", "-F", "#{window_name} #{pane_id}").splitlines()
         assert sorted(f"{a.role} {at.now(a).incarnation.pane}" for a in team) == sorted(panes)
         await at.sync()  # the windows have other numbers now
         assert await at.sync() == []
-        assert await at.events("mismatch") == [
+        assert (await at.events("mismatch"))[:2] == [
             ("mismatch.found", "atlas"),
-            ("mismatch.repaired", "atlas:dev"),
-            ("mismatch.repaired", "atlas:tester"),
             ("mismatch.ended", "atlas"),
-            ("mismatch.repaired", "atlas:dev"),
-            ("mismatch.repaired", "atlas:tester"),
         ]
 
     world(body)
@@ -219,6 +232,43 @@ def test_a_closed_pane_is_taken_from_its_agent_who_keeps_role_and_mail(
                 assert (await anext(aiter(offered))).agent == dev.id
         assert at.now(dev).incarnation is not None
         assert at.now(dev).role == "dev"
+
+    world(body)
+
+
+@pytest.mark.parametrize("liveness", [Liveness.UNMANAGED, Liveness.LOST, Liveness.ENDED])
+def test_an_agent_without_a_client_gets_the_free_pane_of_its_role(
+    world: Callable[..., None], liveness: Liveness
+) -> None:
+    async def body(at: World) -> None:
+        dev, _ = await at.team("atlas", "dev", "tester")
+        at.core.registry.put(replace(dev, liveness=liveness))
+        at.tmux.run("kill-pane", "-t", dev.incarnation.pane)
+        pane = at.tmux.pane("atlas", "dev", "exec sleep 1000")
+        assert await at.kinds() == [("PANE_GONE", "atlas:dev", True)]
+        assert at.now(dev).incarnation.pane == pane
+
+    world(body)
+
+
+@pytest.mark.parametrize("elsewhere", [True, False])
+def test_what_is_shown_after_a_pane_was_taken_is_what_the_events_say(
+    world: Callable[..., None], elsewhere: bool
+) -> None:
+    async def body(at: World) -> None:
+        dev, _ = await at.team("atlas", "dev", "tester")
+        await at.core.states.hook(dev, HookReport("SessionEnd"))
+        at.tmux.run("kill-pane", "-t", dev.incarnation.pane)
+        if elsewhere:
+            at.tmux.pane("atlas", "dev", "exec sleep 1000")
+        at.at.clock.advance(60)
+        assert await at.kinds() == [("PANE_GONE", "atlas:dev", True)]
+        shown = at.core.states.status(dev.id)
+        assert (shown.state, shown.changed_at) == (AgentState.UNKNOWN, at.at.clock.now())
+        said = "select detail from event where kind = 'agent.state' order by number desc"
+        assert (await at.values(said))[0].split()[0] == "UNKNOWN"
+        stored = (await at.core.store.read(agent_status.load_all))[dev.id]
+        assert (stored.state, stored.changed_at) == (shown.state, shown.changed_at)
 
     world(body)
 
@@ -311,6 +361,25 @@ def test_only_what_we_made_and_lost_is_an_orphan_and_only_after_its_grace(
     world(body)
 
 
+def test_the_mark_can_be_made_from_what_is_shown(world: Callable[..., None]) -> None:
+    async def body(at: World) -> None:
+        await at.team("keeper", "dev")
+        at.tmux.pane("two words.", "w", "exec sleep 1000")
+        request = session_state_pb2.SynchronizeSessionsRequest(dry_run=True)
+        shown = await at.at.state.SynchronizeSessions(request, timeout=10)
+        page = (DOCS / "reference" / "synchroniser.md").read_text()
+        (line,) = [one for one in page.splitlines() if one.startswith("tmux set-option")]
+        command = line.replace("GENERATION", shown.generation).replace("NAME", "two words_")
+        _sh(command.replace("tmux", f"tmux -S {at.tmux.socket}", 1))
+        at.at.clock.advance(60)
+        await at.sync()
+        at.at.clock.advance(GRACE.total_seconds())
+        (found,) = await at.sync()
+        assert (found.kind, found.subject) == (MismatchKind.ORPHAN, "two words_")
+
+    world(body)
+
+
 def test_a_tmux_that_does_not_answer_begins_and_ends_no_mismatch(
     world: Callable[..., None],
 ) -> None:
@@ -395,6 +464,15 @@ def test_a_name_that_nothing_tells_fails_the_session_with_the_reason(
         assert failed.failure_reason == "its session name is missing, and nothing known fits"
         assert "several fit: " in (await at.session("twin 2")).failure_reason
         assert ("session-name-missing", "nothing") in await at.alerts()
+        found, _ = await at.core.store.read(lambda db: alerts.list_page(db, "", 100, ""))
+        (cure,) = [alert.text for alert in found if alert.subject == "nothing"]
+        assert "orch-client state --set completion=pending -- nothing && orch-client sync" in cure
+
+        at.tmux.pane("nothing-impl", "dev", "exec sleep 1000")
+        again = replace(failed, completion=Completion.PENDING)
+        await at.core.store.write(lambda tx: sessions.save(tx, again, "", ("completion",)))
+        assert await at.kinds() == [("NAME_MISSING", "nothing", True)]
+        assert (await at.session("nothing-impl")).failure_reason == ""
 
     world(body)
 

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import shutil
+from datetime import datetime
 from pathlib import Path
 from typing import Any
+from zoneinfo import ZoneInfo
 
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from orch_server.core.clock import ManualClock
+from orch_server.legacy import ddl
 from orch_server.storage import tasks
 from tests.legacy.parts import Place, states, table
 from tests.legacy.samples import (
@@ -23,7 +28,7 @@ from tests.legacy.samples import (
     write_queue,
     write_registry,
 )
-from tests.transport.harness import Serving, run
+from tests.transport.harness import START, Serving, run
 
 _WORDS = st.text(st.characters(codec="utf-8", exclude_categories=["Cs"]), max_size=12)
 _ODD = st.one_of(st.none(), st.booleans(), st.integers(-(2**70), 2**70), st.floats(), _WORDS)
@@ -142,6 +147,27 @@ def test_two_sessions_never_share_a_directory(place: Place) -> None:
     assert set(states(place.export())) == {"same-name", "same-name-2"}
 
 
+def test_a_text_that_has_not_arrived_comes_with_it_whatever_sent_it(place: Place) -> None:
+    place.state("atlas", session_state("atlas-impl-1"))
+    rows = [task("atlas-impl-1", "developer", 2, interval_minutes=0, note="once")]
+    later = START.timestamp() + 60
+    write_queue(place.old, {"tasks": (TASKS, [row | {"next_run": later} for row in rows])})
+    place.bring("--execute")
+
+    async def fire(at: Serving) -> None:
+        at.clock.advance(120)
+        await at.core.scheduler.fire_due()
+
+    run(place.home, fire, clock=ManualClock(START), loops=())
+    assert place.rows("select state from task") == [("FIRED",)]
+    out = place.export()
+    assert table(out, "tasks") == []
+    found = [
+        (row["agent_id"], row["message"], row["status"]) for row in table(out, "message_queue")
+    ]
+    assert found == [("atlas-impl-1:2", "once", "pending")]
+
+
 def test_a_note_that_moved_on_is_exported_as_it_is_now(place: Place) -> None:
     write_registry(place.old, 1, tasks=2, next_run=EPOCH)
     place.bring("--execute")
@@ -155,3 +181,40 @@ def test_a_note_that_moved_on_is_exported_as_it_is_now(place: Place) -> None:
     assert [row["id"] for row in rows] == [2]
     assert rows[0]["next_run"] > EPOCH  # the first start gave it another time
     assert rows[0]["interval_minutes"] == 30
+
+
+def test_an_export_that_fails_leaves_nothing_behind(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_registry(place.old, 2)
+    place.bring("--execute")
+    monkeypatch.setattr(ddl, "create", lambda _table, _rows: "no statement")
+    ready = place.folder / "ready"
+    ready.mkdir()
+    for target in (place.folder / "made", ready):
+        place.command("export", target)
+        assert place.status == 1
+        assert f"The export to {target} failed" in place.err
+    assert list(ready.iterdir()) == []
+    assert not (place.folder / "made").exists()
+
+
+def test_an_import_whose_export_cannot_be_written_is_none(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_registry(place.old, 1)
+    monkeypatch.setattr(ddl, "create", lambda _table, _rows: "no statement")
+    place.command("import", place.old, "--execute")
+    assert place.status == 1
+    assert "So nothing was imported" in place.err
+    assert place.rows("select count(*) from session") == [(0,)]
+
+
+def test_times_come_back_as_they_were_written_wherever_the_export_runs(place: Place) -> None:
+    write_registry(place.old, 1, tasks=0)
+    place.bring("--execute")
+    place.rows("update import_run set zone = 'Asia/Tokyo'")
+    created = place.rows("select created_at from session")[0][0] / 1_000_000
+    state = states(place.export())["project-0"]
+    there = datetime.fromtimestamp(created, ZoneInfo("Asia/Tokyo"))
+    assert state["created_at"] == there.replace(tzinfo=None).isoformat()

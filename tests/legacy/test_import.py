@@ -12,7 +12,7 @@ import pytest
 from orch_server import cli_import
 from orch_server.core.clock import ManualClock, SystemClock
 from orch_server.core.spread import APART, APART_FOR_ONE, Overdue, spread
-from orch_server.storage import sessions
+from orch_server.storage import mismatches, sessions
 from orch_server.storage.audit_check import verify
 from tests.legacy.parts import DATA, Place, listing, states, table
 from tests.legacy.samples import (
@@ -41,6 +41,10 @@ def _sample(place: Place) -> None:
 
 def _queue(place: Place, *tasks: dict[str, Any], messages: tuple[dict[str, Any], ...] = ()) -> None:
     write_queue(place.old, {"tasks": (TASKS, tasks), "message_queue": (MESSAGE_QUEUE, messages)})
+
+
+def _count(told: dict[str, int]) -> dict[str, int]:
+    return {what: number for what, number in told.items() if number}
 
 
 def test_a_dry_run_writes_nothing_anywhere(place: Place) -> None:
@@ -83,7 +87,7 @@ def test_a_second_import_changes_nothing_at_all(place: Place) -> None:
     assert place.status == 0
     assert place.dump() == before
     assert {s["result"] for s in told["sessions"]} == {"already there", "refused"}
-    assert told["tasks"] == {"found": 25, "importable": 0, "already": 25}
+    assert _count(told["tasks"]) == {"found": 25, "already": 25}
     assert len(list((place.home / "backups").iterdir())) == 1
 
 
@@ -101,7 +105,7 @@ def test_what_comes_later_is_added(place: Place) -> None:
     place.bring("--execute")
     place.state("next", session_state("next-impl-2"))
     told = place.bring("--execute")
-    assert [s["result"] for s in told["sessions"]] == ["already there", "importable"]
+    assert [s["result"] for s in told["sessions"]] == ["already there", "imported"]
     assert place.rows("select count(*) from session") == [(2,)]
     backups = [path.suffix for path in sorted((place.home / "backups").iterdir())]
     assert sorted(backups) == [".db", ".tar", ".tar"]  # ours was backed up, too
@@ -116,7 +120,7 @@ def test_our_own_session_of_that_name_keeps_what_it_has(place: Place) -> None:
     place.rows("update session set specification_path = 'mine.md'")
     place.state("atlas", session_state(ATLAS, roles=("developer", "tester"), parent_branch="old"))
     told = place.bring("--execute")
-    assert [s["result"] for s in told["sessions"]] == ["importable"]
+    assert [s["result"] for s in told["sessions"]] == ["imported"]
     agents = place.rows("select role, pane from agent order by role")
     assert agents == [("developer", "%1"), ("tester", "")]
     assert place.rows("select parent_branch, specification_path from session") == [
@@ -178,6 +182,39 @@ def test_messages_keep_their_state(place: Place) -> None:
         ("delivered", "CONFIRMED", "developer", "import"),
     ]
     assert table(place.old, "message_queue") == table(place.export(), "message_queue")
+
+
+def test_what_is_over_is_as_old_as_its_import(place: Place) -> None:
+    place.state("atlas", session_state(ATLAS))
+    states = ("pending", "pulled", "delivered")
+    sent = [{"agent_id": f"{ATLAS}:2", "message": s, "status": s} for s in states]
+    _queue(place, messages=tuple(one | {"enqueued_at": EPOCH} for one in sent))
+    place.bring("--execute")
+
+    async def prune(at: Serving) -> None:
+        await at.core.retention.run_due()
+
+    run(place.home, prune, clock=SystemClock())
+    assert place.rows("select count(*) from delivery") == [(3,)]
+    later = datetime.now(UTC) + timedelta(days=89)
+    run(place.home, prune, clock=ManualClock(later))
+    assert place.rows("select count(*) from delivery") == [(3,)]
+    run(place.home, prune, clock=ManualClock(later + timedelta(days=2)))
+    assert place.rows("select distinct state from delivery") == [("EXPIRED",)]  # two days ago
+
+
+def test_each_row_of_the_queue_is_counted_once(place: Place) -> None:
+    place.state("atlas", session_state(ATLAS))
+    good = [task(ATLAS, "developer", 2, note=f"{n}") for n in range(5)]
+    bad = [task(ATLAS, "developer", 2, interval_minutes=-1), task(ATLAS, "../x", 2)]
+    _queue(place, *good, *bad, messages=({"agent_id": f"{ATLAS}:2", "message": "\t"},))
+    told = place.bring()
+    assert _count(told["tasks"]) == {"found": 7, "importable": 5, "refused": 2}
+    assert _count(told["messages"]) == {"found": 1, "refused": 1}
+    out = place.command("import", place.old, "--execute")
+    assert "\ntasks: 7 found, 5 imported, 2 refused\n" in out
+    told = place.bring("--execute")
+    assert _count(told["tasks"]) == {"found": 7, "already": 5, "refused": 2}
 
 
 def test_who_waits_for_leave_still_does_unless_it_is_overdue(place: Place) -> None:
@@ -264,9 +301,26 @@ def test_what_was_imported_and_deleted_stays_deleted(place: Place) -> None:
 
     run(place.home, delete)
     told = place.bring("--execute")
-    assert [s["why"] for s in told["sessions"]] == ["imported before, and deleted here since"]
+    assert [s["result"] for s in told["sessions"]] == ["deleted here"]
+    assert _count(told["tasks"]) == {"found": 2, "deleted": 2}
+    assert _count(told["rows"]) == {"found": 2, "deleted": 1, "already": 1}
+    out = place.command("import", place.old)
+    assert "directories: 1 found, 1 deleted here\n" in out
     assert place.rows("select count(*) from session") == [(0,)]
     assert table(place.export(), "project_queue") == []
+
+
+def test_a_session_that_got_its_name_since_is_not_taken_for_deleted(place: Place) -> None:
+    place.state("atlas", session_state(None))
+    told = place.bring("--execute")
+    label = told["sessions"][0]["session"]
+
+    async def rename(at: Serving) -> None:
+        await at.core.store.write(lambda tx: mismatches.rename_session(tx, label, "found"))
+
+    run(place.home, rename)
+    (now,) = place.bring("--execute")["sessions"]
+    assert (now["result"], now["why"]) == ("already there", "")
 
 
 def test_after_an_import_a_pane_takes_its_role_and_has_its_notes(place: Place) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -31,10 +33,10 @@ def old(tmp_path: Path) -> Path:
     return tmp_path / "old"
 
 
-def _start(home: Home, *args: str | Path) -> subprocess.Popen[str]:
+def _start(home: Home, *args: str | Path, **env: str) -> subprocess.Popen[str]:
     return subprocess.Popen(
         [str(BIN / "orch-server"), *map(str, args)],
-        env=home.env(),
+        env=home.env() | env,
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -71,7 +73,10 @@ def test_people_get_a_table_and_a_proof(home: Home) -> None:
     assert (status, err) == (0, "")
     assert out.splitlines()[0].split() == ["DIRECTORY", "SESSION", "AGENTS", "TASKS", "RESULT"]
     assert "refused: empty (0 bytes)" in out
-    assert "unknown field: session.not_a_known_field, 1 times" in out
+    assert "unknown field: session.not_a_known_field, 1 time;" in out
+    assert "importable" not in out
+    assert "\nimported: 9 sessions, 56 agents, 25 tasks, 0 messages, 7 other rows\n" in out
+    assert "warning: agent:billing-service-impl-5fec898f:devops: " in out
     assert "proved: 97 records" in out
     backup = Path(out.split("backup: ")[1].splitlines()[0])
     assert backup.stat().st_mode & 0o777 == 0o600
@@ -119,6 +124,46 @@ def test_no_projects_are_no_failure_and_nothing_but_refused_ones_are(home: Home,
     status, out, _ = _run(home, "import", old, "--execute")
     assert status == 1
     assert "1 refused" in out
+
+
+def test_the_command_that_is_named_does_it(home: Home, tmp_path: Path) -> None:
+    folder = tmp_path / "old system's ünïcode"
+    write_state(folder, "atlas", session_state("atlas-impl-1"))
+    other = tmp_path / "a home"
+    _, out, _ = _run(home, "import", folder, "--home", other)
+    command = out.split("nothing was written. To do it: ")[1]
+    program, *args = shlex.split(command)
+    assert program == "orch-server"
+    status, out, err = _run(home, *args)
+    assert (status, err) == (0, "")
+    assert "directories: 1 found, 1 imported\n" in out
+    assert (other / "orch.db").exists()
+
+
+def test_a_locale_without_the_characters_stops_nothing(home: Home) -> None:
+    process = _start(home, "import", DATA, "--execute", PYTHONIOENCODING="ascii")
+    out, err = process.communicate(timeout=60)
+    assert (process.returncode, err) == (0, "")
+    assert "?n?code-projekt" in out
+    assert "proved: " in out
+
+
+@pytest.mark.parametrize("zone", ["CET-1CEST,M3.5.0,M10.5.0/3", "EST5EDT", "Europe/Berln"])
+def test_in_a_zone_without_a_known_name_it_is_only_looked_at(
+    home: Home, old: Path, zone: str
+) -> None:
+    write_state(old, "atlas", session_state("atlas-impl-1"))
+    process = _start(home, "import", old, "--json", TZ=zone)
+    out, err = process.communicate(timeout=60)
+    assert (process.returncode, err) == (0, "")
+    first = json.loads(out)["findings"][0]
+    assert first["record"] == "time zone"
+    assert "TZ=Europe/Berlin orch-server import" in first["text"]
+    process = _start(home, "import", old, "--execute", TZ=zone)
+    out, err = process.communicate(timeout=60)
+    assert (process.returncode, out, err.count("\n")) == (1, "", 1)
+    assert "TZ=Europe/Berlin orch-server import" in err
+    assert _count(home, "session") == (0,)
 
 
 def test_an_old_daemon_that_runs_is_told_of_aloud(home: Home, old: Path) -> None:
@@ -178,9 +223,18 @@ def test_an_export_goes_into_a_new_folder_alone(home: Home, tmp_path: Path) -> N
     status, _, err = _run(home, "export", tmp_path)
     assert status == 6
     assert "is not empty" in err
+    for there in ("mine", "mine/below"):
+        status, _, err = _run(home, "export", tmp_path / there)
+        assert status == 6
+        assert "is no folder" in err
+        assert "remove" not in err
+    status, _, err = _run(home, "export", os.fsdecode(bytes(tmp_path) + b"/\xff"))
+    assert (status, err.count("\n")) == (1, 1)
+    assert "is not UTF-8" in err
     assert [path.name for path in tmp_path.iterdir()] == ["mine"]
     status, out, _ = _run(home, "export", tmp_path / "out")
-    assert (status, out.split()[0]) == (0, "9")
+    assert status == 0
+    assert out == f"9 sessions, 25 tasks and 0 messages written to {tmp_path / 'out'}\n"
     assert len(states(tmp_path / "out")) == 9
     modes = {path.stat().st_mode & 0o077 for path in (tmp_path / "out").rglob("*")}
     assert modes == {0}

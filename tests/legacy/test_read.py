@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pwd
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -14,6 +15,7 @@ import pytest
 
 from orch_server.core.errors import InvalidInput
 from orch_server.core.legacy import Source
+from tests.legacy.parts import Place
 from tests.legacy.reading import contents, findings, reading, reasons
 from tests.legacy.samples import (
     TASKS,
@@ -26,6 +28,7 @@ from tests.legacy.samples import (
 
 SAMPLE = Path(__file__).parent / "data"
 NAME = "atlas-impl-2265b1f5"
+_NOBODY = 65534
 
 
 # Each file of the sample: the session, its agents, phases, metrics and waits.
@@ -176,6 +179,64 @@ def test_a_state_file_that_is_too_large_is_refused(tmp_path: Path) -> None:
     assert reasons(reading(tmp_path))["projects/big"].startswith("larger than 16 MiB")
 
 
+@contextmanager
+def unprivileged(folder: Path) -> Iterator[None]:
+    """As a user who may not read all files: root becomes another one for a while."""
+    user = os.geteuid()
+    if user == 0:
+        for path in [folder, *folder.rglob("*")]:
+            os.chown(path, _NOBODY, _NOBODY)
+        os.seteuid(_NOBODY)
+    try:
+        yield
+    finally:
+        os.seteuid(user)
+
+
+def test_what_may_not_be_read_is_told_with_its_whole_path(place: Place) -> None:
+    folder = write_registry(place.old, 3)
+    registry = folder / "registry"
+    (registry / "logs").mkdir()
+    (registry / "logs" / "a.log").touch()
+    (registry / "closed").mkdir()
+    state = registry / "projects" / "project-0" / "session_state.json"
+    shut = [
+        registry / "logs" / "a.log",
+        registry / "closed",
+        state,
+        registry / "projects" / "project-1",
+        folder / "task_queue.db",
+    ]
+    with unprivileged(place.folder):
+        for path in shut:
+            path.chmod(0)
+        source = reading(folder)
+        for path in shut:
+            path.chmod(0o700)
+    assert len(source.sessions) == 1
+    assert source.files == ("registry/projects/project-2/session_state.json",)
+    why = "cannot be read: Permission denied"
+    assert reasons(source) == {
+        "projects/project-0": f"{state} {why}",
+        "projects/project-1": f"{registry}/projects/project-1 {why}",
+        "task_queue.db": f"{folder}/task_queue.db {why}",
+    }
+    told = {finding.record: finding.text for finding in source.findings}
+    assert told == {
+        str(path.relative_to(folder)): f"not in the backup: {path} {why}" for path in shut[:-1]
+    }
+
+
+@pytest.mark.parametrize("directory", [".hidden", "two\nlines", "x" * 201])
+def test_a_directory_whose_name_does_not_come_back_is_told(tmp_path: Path, directory: str) -> None:
+    write_state(tmp_path, directory, session_state(NAME))
+    write_state(tmp_path, "x" * 200, session_state("other-impl-1"))
+    source = reading(tmp_path)
+    assert len(source.sessions) == 2
+    assert findings(source).count("is not given back by an export") == 1
+    assert findings(source).startswith(f"session:{NAME}: the name of its directory")
+
+
 def test_checkouts_are_left_out_of_the_files(tmp_path: Path) -> None:
     write_state(tmp_path, "atlas", session_state(NAME))
     project = tmp_path / "registry" / "projects" / "atlas"
@@ -240,6 +301,19 @@ def test_whoever_holds_the_queue_open_is_named(tmp_path: Path) -> None:
         found = [line for line in reading(folder).daemons if line.startswith(f"process {pid}:")]
     assert len(found) == 1
     assert found[0].endswith("(holds task_queue.db open)")
+
+
+def test_an_old_daemon_of_another_user_is_named_with_its_user(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = write_registry(tmp_path / "old", 1)
+    me = os.getuid()
+    words = ("sh", "-c", "echo ready; read end", "scheduler.py")
+    monkeypatch.setattr(os, "getuid", lambda: me + 1)
+    with process(*words, cwd=folder) as pid:
+        found = [line for line in reading(folder).daemons if line.startswith(f"process {pid} ")]
+    user = pwd.getpwuid(me).pw_name
+    assert found == [f"process {pid} of {user}: sh -c echo ready; read end scheduler.py"]
 
 
 def test_who_started_the_import_is_not_named(tmp_path: Path) -> None:

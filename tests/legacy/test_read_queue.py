@@ -216,7 +216,10 @@ def test_text_that_is_none_is_mended_and_told(tmp_path: Path) -> None:
     assert source.tasks[0].note == "a\ufffdb"
     assert source.tasks[0].last_at is None
     assert "task:1: last_run: 'Infinity' is no time" in findings(source)
-    assert "task:1: holds text that is no Unicode" in findings(source)
+    assert "task:1: note holds text that is no Unicode" in findings(source)
+    assert "task:1: last_run holds an infinite number; kept as the text 'Infinity'" in findings(
+        source
+    )
 
 
 def test_a_queue_in_utf_16_is_read(tmp_path: Path) -> None:

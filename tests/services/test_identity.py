@@ -34,7 +34,7 @@ class Parts:
         self.clock = ManualClock(START)
         self.files = TokenFiles(folder / "tokens")
         self.registry = AgentRegistry(Store(folder / "orch.db", self.clock, print), self.clock)
-        finder = PaneFinder("here")
+        finder = PaneFinder("here", "")
         self.service = IdentityService(finder, self.registry, self.files, key, self.clock)
 
     def token(self) -> str:

@@ -73,7 +73,7 @@ def _with_panes(
     mine = Incarnation(host_name(), str(tmux.socket), int(pid), int(started), first)
 
     async def with_targets(at: Serving) -> None:
-        finder = PaneFinder(host_name())
+        finder = PaneFinder(host_name(), "")
         targets = Targets(
             at.core.registry, finder, at.core.passphrase, at.settings.policy.deciding_roles()
         )
@@ -135,7 +135,7 @@ def test_many_agents_are_no_target_for_a_note(home: Home, tmux: Tmux) -> None:
 def test_only_a_pane_is_an_agent_of_its_own(folder: Path) -> None:
     async def body(at: Serving) -> None:
         targets = Targets(
-            at.core.registry, PaneFinder("here"), at.core.passphrase, ("orchestrator",)
+            at.core.registry, PaneFinder("here", ""), at.core.passphrase, ("orchestrator",)
         )
         with pytest.raises(NotAllowed):
             await targets.own(Operator(), "ask")
@@ -154,7 +154,7 @@ def test_callers_are_called_by_what_they_are(folder: Path) -> None:
     async def body(at: Serving) -> None:
         stream = await at.alive("developer", "%1")
         targets = Targets(
-            at.core.registry, PaneFinder("here"), at.core.passphrase, ("orchestrator",)
+            at.core.registry, PaneFinder("here", ""), at.core.passphrase, ("orchestrator",)
         )
         known = at.core.registry.at("atlas", "developer")
         here = InPane(known.incarnation)

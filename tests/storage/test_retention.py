@@ -55,7 +55,9 @@ def _run(folder: Path, body: Callable[[Opened], Awaitable[None]]) -> None:
 
 def _retention(at: Opened, days: int = 90) -> Retention:
     registry = AgentRegistry(at.store, at.clock)
-    targets = Targets(registry, PaneFinder("here"), Passphrase(at.path.parent / "passphrase"), ())
+    targets = Targets(
+        registry, PaneFinder("here", ""), Passphrase(at.path.parent / "passphrase"), ()
+    )
     folder = at.path.parent / "backups"
     return Retention(at.store, registry, targets, at.clock, days, folder, lambda ids: None)
 

@@ -24,7 +24,7 @@ ADDED = {
     *("digest", "proof", "open", "passed_over"),
     *("project_size", "original_specification_path", "worktree_base_path", "batch_id"),
     *("orchestrator_window", "name_missing", "window_name", "worktree_path", "branch"),
-    *("commit_hash", "imported_credit_reset"),
+    *("commit_hash", "imported_credit_reset", "worktree_learned"),
 }
 LATER = "0098_later.py"
 _KINDS = {"AUTO": "INTEGER", "INT": "INTEGER", "BOOL": "INTEGER"}

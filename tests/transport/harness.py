@@ -231,6 +231,7 @@ def settings_for(
         pace=pace,
         log_level="info",
         templates=home / "templates",
+        default_tmux=str(home / "default.sock"),
     )
 
 

@@ -10,7 +10,7 @@ from google.rpc import code_pb2, error_details_pb2, status_pb2
 
 from orch_server.core import errors
 from orch_server.services.heartbeat import _LeaseEnded
-from orch_server.tmux.finder import TmuxUnanswered
+from orch_server.tmux.bounded import TmuxUnanswered
 from orch_server.transport.errors import code_of, masked, to_status
 
 NEVER_SENT = {errors.OrchError, errors.StartupError}

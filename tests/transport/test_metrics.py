@@ -102,6 +102,7 @@ def test_without_anything_all_figures_are_there_and_unknown(folder: Path) -> Non
 
 def test_a_time_to_come_too_many_steps_and_an_unknown_session_are_refused(folder: Path) -> None:
     async def body(at: Serving) -> None:
+        advised: list[str] = []
         for asked in (
             {"since": START + HOUR},
             {"since": START - 90 * DAY, "period": pb.METRIC_PERIOD_HOUR},
@@ -109,6 +110,12 @@ def test_a_time_to_come_too_many_steps_and_an_unknown_session_are_refused(folder
         ):
             failure = await fails(_get(at, **asked))
             assert (failure.code, failure.fields) == (Code.INVALID_ARGUMENT, ("since",)), failure
+            advised.append(failure.message)
+        assert advised == [
+            "The time since which is asked for is still to come.",
+            "That is more than 2,000 hours ago; ask for a shorter time, or for days.",
+            "That is more than 2,000 days ago; ask for a shorter time.",
+        ]
         assert (await fails(_get(at, session="nobody"))).code is Code.NOT_FOUND
 
     run(folder, body)
@@ -194,8 +201,11 @@ def test_hours_are_kept_once_and_a_day_is_what_its_hours_are(folder: Path) -> No
         shown = {one.name: one for one in found.metrics}["false_nudge_percent"]
         assert (shown.value, shown.samples) == (50, 28)
         assert [point.samples for point in shown.points] == [24, 4]
-        assert [note for note in found.notes if "greatest" in note]
+        assert not [note for note in found.notes if "greatest" in note]  # it is all of 14 hours
         assert await _points(at, "false_nudge_percent") == [50] * 14 + [None]
+        at.clock.advance(3 * 86_400)
+        await at.core.metrics.run_due()
+        assert [note for note in (await _get(at, **asked)).notes if "greatest" in note]
 
     run(folder, body)
 
@@ -322,6 +332,41 @@ def test_phases_are_counted_by_their_ends(folder: Path) -> None:
     run(folder, body)
 
 
+def test_what_is_older_than_the_first_event_is_not_measured(folder: Path) -> None:
+    made = Repository(folder / "main")
+    for minutes in (-600, 25, 35):
+        made.commit(START + timedelta(minutes=minutes))
+    began = START + timedelta(minutes=30)
+
+    def unit(tx: Transaction) -> None:
+        """The session is from the old system, and its first phases are."""
+        tx.execute("update session set created_at = ?", (micros(START - 22 * HOUR),))
+        ends = [None, began - HOUR, began - timedelta(minutes=5), began + timedelta(minutes=40)]
+        for position, at in enumerate(ends):
+            sql = (
+                "insert into session_phase (session, position, name, ended_at) values (?, ?, ?, ?)"
+            )
+            tx.execute(sql, ("atlas", position, "x", None if at is None else micros(at)))
+
+    async def body(at: Serving) -> None:
+        await at.alive("dev", "%1")
+        await _project(at, "atlas", folder / "main")
+        await at.core.store.write(unit)
+        at.clock.advance(60 * 60)
+        for days in (1, 30):  # the second time some of it is kept
+            for session in ("", "atlas"):
+                found = await _get(at, since=at.clock.now() - days * DAY, session=session)
+                assert found.begin_time.ToDatetime() == began.replace(tzinfo=None)
+                shown = {one.name: (one.value, one.samples) for one in found.metrics}
+                assert shown["commits_per_hour"] == (1, 1)
+                assert shown["phases_per_day"] == (24, 1)
+                assert list(found.notes) == []
+            await at.core.metrics.run_due()
+        assert await at.core.store.read(table.progress) is not None
+
+    run(folder, body, clock=ManualClock(began))
+
+
 # ---- commits ----
 
 
@@ -366,6 +411,19 @@ async def _project(at: Serving, session: str, path: Path) -> None:
     mask = FieldMask(paths=["project_path"])
     request = session_state_pb2.UpdateSessionRequest(session=wanted, update_mask=mask)
     await at.state.UpdateSession(request)
+
+
+def test_an_older_date_on_a_newer_commit_hides_nothing(folder: Path) -> None:
+    tree = Repository(folder / "tree")
+    wanted = {tree.commit(START + timedelta(minutes=n)) for n in (1, 2)}
+    tree.commit(START - DAY)
+
+    async def body() -> None:
+        path = str(tree.path)
+        found, faults = await git_log.commits([path], START, START + HOUR, 10)
+        assert (set(found[path]), faults) == (wanted, {})
+
+    asyncio.run(body())
 
 
 def test_commits_of_two_worktrees_count_once_in_the_hour_of_their_commit(folder: Path) -> None:

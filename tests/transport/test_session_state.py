@@ -192,10 +192,13 @@ def test_the_end_of_a_session_has_a_time_that_its_continuation_takes_away(folder
         shown = await at.scheduler.GetTask(scheduler_pb2.GetTaskRequest(id=task.id))
         assert shown.task.state == scheduler_pb2.TASK_STATE_EXPIRED
         at.clock.advance(60)
-        failed = (await update(at, ["completion"], completion=pb.COMPLETION_FAILED)).session
+        why = {"completion": pb.COMPLETION_FAILED, "failure_reason": "out of time"}
+        failed = (await update(at, [*why], **why)).session
         assert failed.completion_time == done.completion_time
+        assert failed.failure_reason == "out of time"
         again = (await update(at, ["completion"], completion=pb.COMPLETION_PENDING)).session
         assert not again.HasField("completion_time")
+        assert not again.failure_reason, "it goes on"
 
     run(folder, body)
 

@@ -64,7 +64,10 @@ def _complete(args: argparse.Namespace, phase: str) -> int:
     if args.json:
         output.print_json(done)
     else:
-        print(f"{output.one_line(done.name, 100)}: completed after {length(done)}")
+        after = (
+            f" after {length(done)}" if done.HasField("length") else "; nobody knows its beginning"
+        )
+        print(f"{output.one_line(done.name, 100)}: completed{after}")
     return 0
 
 

@@ -144,6 +144,7 @@ def _print_one(session: Any, as_json: bool) -> None:
     from orch_client.commands.agents import print_agents
 
     output.print_fields(_fields(session))
+    _print_section("IMPORTED", _imported(session))
     _print_section("PHASES", _phases(session))
     _print_section("REPORTS", _reports(session))
     _print_section("DEPENDENCIES", _dependencies(session))
@@ -184,6 +185,15 @@ def _print_section(title: str, rows: list[tuple[str, ...]]) -> None:
         return
     print()
     output.print_table((title, *[""] * (len(rows[0]) - 1)), rows, "")
+
+
+def _imported(session: Any) -> list[tuple[str, ...]]:
+    """What the old system last said of the session's figures and of its agents."""
+    from orch_client.commands.why import imported
+
+    figures = [(output.one_line(n), f"{v:g}") for n, v in sorted(session.imported_metrics.items())]
+    agents = [(agent.role, imported(agent)) for agent in session.agents]
+    return [*figures, *(row for row in agents if row[1])]
 
 
 def _phases(session: Any) -> list[tuple[str, ...]]:

@@ -16,6 +16,8 @@ The server does this by itself every 5 minutes, and when a tmux server or a pane
 never ends anything in tmux: for that it only shows the command.
 """
 _PATIENCE = 30.0
+#: So many of those that have the same advice are listed.
+_MOST = 10
 
 
 def configure(parser: argparse.ArgumentParser, name: str) -> None:
@@ -44,21 +46,35 @@ def run(args: argparse.Namespace, name: str) -> int:
 def _print(answer: Any) -> None:
     from orch.v1 import session_state_pb2 as pb
 
-    rows = [
+    alike: dict[tuple[str, str, str], list[Any]] = {}
+    for found in answer.mismatches:
+        kind = output.word(pb.MismatchKind.Name(found.kind), "MISMATCH_KIND_")
+        state = "repaired" if found.repaired else "safe" if found.safe else "open"
+        alike.setdefault((kind, state, found.advice), []).append(found)
+    rows = [row for (kind, state, _), some in alike.items() for row in _rows(kind, state, some)]
+    head = ("KIND", "WHAT", "STATE", "SINCE", "DETAIL")
+    output.print_table(head, rows, "The store and tmux agree.")
+    for (kind, state, advice), some in alike.items():
+        if advice and state != "repaired":
+            many = f"{len(some)} {kind}"
+            whose = many if len(some) > 1 else output.one_line(some[0].subject, 60)
+            # Whole: a command that is cut must not be pasted.
+            print(f"\n{whose}:\n  {output.plain(advice)}")
+    for socket in answer.unanswered_sockets:
+        print(f"\ntmux on {output.one_line(socket, 200)} did not answer: nothing is known of it.")
+
+
+def _rows(kind: str, state: str, alike: list[Any]) -> list[tuple[str, ...]]:
+    rows: list[tuple[str, ...]] = [
         (
-            output.word(pb.MismatchKind.Name(found.kind), "MISMATCH_KIND_"),
+            kind,
             output.one_line(found.subject, 60),
-            "repaired" if found.repaired else "safe" if found.safe else "open",
+            state,
             output.moment(found.begin_time),
             output.one_line(found.detail, 200),
         )
-        for found in answer.mismatches
+        for found in alike[:_MOST]
     ]
-    head = ("KIND", "WHAT", "STATE", "SINCE", "DETAIL")
-    output.print_table(head, rows, "The store and tmux agree.")
-    for found in answer.mismatches:
-        if found.advice and not found.repaired:
-            # Whole: a command that is cut must not be pasted.
-            print(f"\n{output.one_line(found.subject, 60)}:\n  {output.plain(found.advice)}")
-    for socket in answer.unanswered_sockets:
-        print(f"\ntmux on {output.one_line(socket, 200)} did not answer: nothing is known of it.")
+    if len(alike) > _MOST:
+        rows.append((kind, f"and {len(alike) - _MOST} more", state, "", "all with --json"))
+    return rows

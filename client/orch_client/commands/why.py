@@ -58,11 +58,24 @@ def _print(agent: agent_pb2.Agent, why: heartbeat_pb2.Explanation) -> None:
             ("held until", output.moment(agent.hold_end_time)),
             ("busy with", announced if agent.HasField("operation") else ""),
             ("waits for", waiting(agent)),
+            ("imported", imported(agent)),
         )
     )
     _print_evidence(list(why.evidence))
     _print_sentences("What would change it:", list(why.would_change))
     _print_sentences("The supervision:", list(why.supervision))
+
+
+def imported(agent: agent_pb2.Agent) -> str:
+    """What the old system last said of an agent; "" when nothing, or when it means nothing now."""
+    said = []
+    if agent.HasField("imported_alive"):
+        said.append("alive" if agent.imported_alive else "not alive")
+    if agent.imported_exhausted:
+        said.append("credit exhausted")
+    if agent.imported_credit_reset:
+        said.append(f"reset {output.one_line(agent.imported_credit_reset)}")
+    return f"the old system last said: {', '.join(said)}" if said else ""
 
 
 def _print_evidence(evidence: list[agent_pb2.Evidence]) -> None:

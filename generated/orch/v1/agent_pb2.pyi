@@ -357,6 +357,9 @@ class Agent(_message.Message):
     BRANCH_FIELD_NUMBER: _builtins.int
     COMMIT_HASH_FIELD_NUMBER: _builtins.int
     DETAIL_VERSION_FIELD_NUMBER: _builtins.int
+    IMPORTED_ALIVE_FIELD_NUMBER: _builtins.int
+    IMPORTED_EXHAUSTED_FIELD_NUMBER: _builtins.int
+    IMPORTED_CREDIT_RESET_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """Opaque id, stable over restarts of client, pane and server."""
     session: _builtins.str
@@ -393,6 +396,14 @@ class Agent(_message.Message):
     """The commit that is checked out there; empty when not known."""
     detail_version: _builtins.int
     """Grows with each change of the six fields above; 0 when nothing of them is known."""
+    imported_alive: _builtins.bool
+    """Whether the old system last thought it alive; absent when it said nothing, and once a client of
+    this product was heard.
+    """
+    imported_exhausted: _builtins.bool
+    """Whether the old system last thought its credit exhausted; absent as above."""
+    imported_credit_reset: _builtins.str
+    """When the old system thought that its credit is reset, in its words; empty as above."""
     @_builtins.property
     def pane(self) -> Global___Pane:
         """The pane it lives in; absent before it had one."""
@@ -459,13 +470,25 @@ class Agent(_message.Message):
         branch: _builtins.str = ...,
         commit_hash: _builtins.str = ...,
         detail_version: _builtins.int = ...,
+        imported_alive: _builtins.bool | None = ...,
+        imported_exhausted: _builtins.bool | None = ...,
+        imported_credit_reset: _builtins.str = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_window_index", b"_window_index", "evidence", b"evidence", "hold_end_time", b"hold_end_time", "last_briefing_time", b"last_briefing_time", "last_check_in_time", b"last_check_in_time", "liveness_change_time", b"liveness_change_time", "operation", b"operation", "pane", b"pane", "state_change_time", b"state_change_time", "waiting_for", b"waiting_for", "window_index", b"window_index"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_imported_alive", b"_imported_alive", "_imported_exhausted", b"_imported_exhausted", "_window_index", b"_window_index", "evidence", b"evidence", "hold_end_time", b"hold_end_time", "imported_alive", b"imported_alive", "imported_exhausted", b"imported_exhausted", "last_briefing_time", b"last_briefing_time", "last_check_in_time", b"last_check_in_time", "liveness_change_time", b"liveness_change_time", "operation", b"operation", "pane", b"pane", "state_change_time", b"state_change_time", "waiting_for", b"waiting_for", "window_index", b"window_index"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_window_index", b"_window_index", "branch", b"branch", "client_version", b"client_version", "commit_hash", b"commit_hash", "credential", b"credential", "detail_version", b"detail_version", "do_not_disturb", b"do_not_disturb", "epoch", b"epoch", "evidence", b"evidence", "foreground_program", b"foreground_program", "hold_end_time", b"hold_end_time", "id", b"id", "kind", b"kind", "last_briefing_time", b"last_briefing_time", "last_check_in_time", b"last_check_in_time", "liveness", b"liveness", "liveness_change_time", b"liveness_change_time", "operation", b"operation", "pane", b"pane", "role", b"role", "served_by_courier", b"served_by_courier", "session", b"session", "state", b"state", "state_change_time", b"state_change_time", "waiting_for", b"waiting_for", "window_index", b"window_index", "window_name", b"window_name", "worktree_path", b"worktree_path"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_imported_alive", b"_imported_alive", "_imported_exhausted", b"_imported_exhausted", "_window_index", b"_window_index", "branch", b"branch", "client_version", b"client_version", "commit_hash", b"commit_hash", "credential", b"credential", "detail_version", b"detail_version", "do_not_disturb", b"do_not_disturb", "epoch", b"epoch", "evidence", b"evidence", "foreground_program", b"foreground_program", "hold_end_time", b"hold_end_time", "id", b"id", "imported_alive", b"imported_alive", "imported_credit_reset", b"imported_credit_reset", "imported_exhausted", b"imported_exhausted", "kind", b"kind", "last_briefing_time", b"last_briefing_time", "last_check_in_time", b"last_check_in_time", "liveness", b"liveness", "liveness_change_time", b"liveness_change_time", "operation", b"operation", "pane", b"pane", "role", b"role", "served_by_courier", b"served_by_courier", "session", b"session", "state", b"state", "state_change_time", b"state_change_time", "waiting_for", b"waiting_for", "window_index", b"window_index", "window_name", b"window_name", "worktree_path", b"worktree_path"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__imported_alive: _TypeAlias = _typing.Literal["imported_alive"]  # noqa: Y015
+    _WhichOneofArgType__imported_alive: _TypeAlias = _typing.Literal["_imported_alive", b"_imported_alive"]  # noqa: Y015
+    _WhichOneofReturnType__imported_exhausted: _TypeAlias = _typing.Literal["imported_exhausted"]  # noqa: Y015
+    _WhichOneofArgType__imported_exhausted: _TypeAlias = _typing.Literal["_imported_exhausted", b"_imported_exhausted"]  # noqa: Y015
     _WhichOneofReturnType__window_index: _TypeAlias = _typing.Literal["window_index"]  # noqa: Y015
     _WhichOneofArgType__window_index: _TypeAlias = _typing.Literal["_window_index", b"_window_index"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__imported_alive) -> _WhichOneofReturnType__imported_alive | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__imported_exhausted) -> _WhichOneofReturnType__imported_exhausted | None: ...
+    @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__window_index) -> _WhichOneofReturnType__window_index | None: ...
 
 Global___Agent: _TypeAlias = Agent  # noqa: Y015

@@ -367,6 +367,26 @@ class Session(_message.Message):
 
     DESCRIPTOR: _descriptor.Descriptor
 
+    @_typing.final
+    class ImportedMetricsEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.float
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.float = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
     NAME_FIELD_NUMBER: _builtins.int
     PROJECT_NAME_FIELD_NUMBER: _builtins.int
     PROJECT_PATH_FIELD_NUMBER: _builtins.int
@@ -390,6 +410,7 @@ class Session(_message.Message):
     ROLE_DEPENDENCIES_FIELD_NUMBER: _builtins.int
     STATUS_REPORTS_FIELD_NUMBER: _builtins.int
     NAME_MISSING_FIELD_NUMBER: _builtins.int
+    IMPORTED_METRICS_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """The name, as in tmux."""
     project_name: _builtins.str
@@ -452,6 +473,10 @@ class Session(_message.Message):
     def status_reports(self) -> _containers.RepeatedCompositeFieldContainer[Global___StatusReport]:
         """What each role last reported. Output only."""
 
+    @_builtins.property
+    def imported_metrics(self) -> _containers.ScalarMap[_builtins.str, _builtins.float]:
+        """The figures that the old system had last computed, by its names. Output only."""
+
     def __init__(
         self,
         *,
@@ -478,10 +503,11 @@ class Session(_message.Message):
         role_dependencies: _abc.Iterable[Global___RoleDependency] | None = ...,
         status_reports: _abc.Iterable[Global___StatusReport] | None = ...,
         name_missing: _builtins.bool = ...,
+        imported_metrics: _abc.Mapping[_builtins.str, _builtins.float] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["completion_time", b"completion_time", "create_time", b"create_time", "update_time", b"update_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["agents", b"agents", "batch_id", b"batch_id", "completed_phases", b"completed_phases", "completion", b"completion", "completion_time", b"completion_time", "create_time", b"create_time", "failure_reason", b"failure_reason", "name", b"name", "name_missing", b"name_missing", "orchestrator_window", b"orchestrator_window", "original_specification_path", b"original_specification_path", "parent_branch", b"parent_branch", "phase", b"phase", "plan", b"plan", "project_name", b"project_name", "project_path", b"project_path", "project_size", b"project_size", "role_dependencies", b"role_dependencies", "specification_path", b"specification_path", "status_reports", b"status_reports", "update_time", b"update_time", "version", b"version", "worktree_base_path", b"worktree_base_path"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["agents", b"agents", "batch_id", b"batch_id", "completed_phases", b"completed_phases", "completion", b"completion", "completion_time", b"completion_time", "create_time", b"create_time", "failure_reason", b"failure_reason", "imported_metrics", b"imported_metrics", "name", b"name", "name_missing", b"name_missing", "orchestrator_window", b"orchestrator_window", "original_specification_path", b"original_specification_path", "parent_branch", b"parent_branch", "phase", b"phase", "plan", b"plan", "project_name", b"project_name", "project_path", b"project_path", "project_size", b"project_size", "role_dependencies", b"role_dependencies", "specification_path", b"specification_path", "status_reports", b"status_reports", "update_time", b"update_time", "version", b"version", "worktree_base_path", b"worktree_base_path"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1433,6 +1459,9 @@ class SynchronizeSessionsResponse(_message.Message):
 
     MISMATCHES_FIELD_NUMBER: _builtins.int
     UNANSWERED_SOCKETS_FIELD_NUMBER: _builtins.int
+    GENERATION_FIELD_NUMBER: _builtins.int
+    generation: _builtins.str
+    """Which store this is: the first part of the mark of tmux sessions that are made for it."""
     @_builtins.property
     def mismatches(self) -> _containers.RepeatedCompositeFieldContainer[Global___Mismatch]:
         """The differences, by kind and subject."""
@@ -1446,10 +1475,11 @@ class SynchronizeSessionsResponse(_message.Message):
         *,
         mismatches: _abc.Iterable[Global___Mismatch] | None = ...,
         unanswered_sockets: _abc.Iterable[_builtins.str] | None = ...,
+        generation: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["mismatches", b"mismatches", "unanswered_sockets", b"unanswered_sockets"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["generation", b"generation", "mismatches", b"mismatches", "unanswered_sockets", b"unanswered_sockets"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -137,7 +137,8 @@ class LegacyRow:
 @dataclass(frozen=True, slots=True)
 class Source:
     """All that was read. `found` counts the directories below registry/projects; `files` are the
-    paths to back up, relative to `root`; `daemons` the old system's processes, each as one line."""
+    paths to back up, relative to `root`; `digests` the SHA-256 of those of the queue, as it was
+    read; `daemons` the old system's processes, each as one line."""
 
     root: str
     found: int
@@ -149,3 +150,4 @@ class Source:
     findings: tuple[Finding, ...] = ()
     daemons: tuple[str, ...] = ()
     files: tuple[str, ...] = field(default=())
+    digests: Mapping[str, str] = field(default_factory=dict)

@@ -19,6 +19,9 @@ from orch_server.core.naming import project_of, repair_name, sanitised
 from orch_server.core.text import MAX_NAME_LENGTH, check_name, printable
 
 _NEVER = datetime(1, 1, 1, tzinfo=UTC)
+#: The longest name of a directory that an export writes, in bytes.
+MAX_DIRECTORY = 200
+_UNSAFE = re.compile(r"[/\x00-\x1f\x7f]")
 _NOT_IN_NAMES = re.compile("[:\x00-\x1f\x7f-\x9f]")
 
 
@@ -83,6 +86,17 @@ def is_name(name: str) -> bool:
         return bool(name.strip()) and check_name("session_name", name) == name
     except InvalidInput:
         return False
+
+
+def is_directory(name: str) -> bool:
+    """Whether an export gives a session's directory this name: it leads nowhere else, and is not
+    hidden."""
+    return (
+        name != ""
+        and not name.startswith(".")
+        and not _UNSAFE.search(name)
+        and len(name.encode(errors="surrogatepass")) <= MAX_DIRECTORY
+    )
 
 
 def _updated(file: StateFile, zone: tzinfo) -> datetime:

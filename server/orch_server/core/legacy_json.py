@@ -10,6 +10,8 @@ import json
 import math
 import re
 import sys
+from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -36,7 +38,7 @@ def decode(data: bytes) -> Decoded:
 
     Of a key that stands twice the last value counts, as it did for the old system. NaN and
     infinities, which are no JSON, become text; so do numbers too large for a float. Half characters
-    (lone surrogates) become U+FFFD.
+    (lone surrogates) become U+FFFD; keys that are the same then get numbers.
 
     Raises Unreadable.
     """
@@ -90,7 +92,8 @@ class _Reader:
         if isinstance(value, str):
             return value if value.isascii() else self._text(value)
         if isinstance(value, dict):
-            return {self.whole(k): self.whole(v, depth + 1) for k, v in value.items()}
+            names = self._names(value)
+            return {names.get(k, k): self.whole(v, depth + 1) for k, v in value.items()}
         if isinstance(value, list):
             return [self.whole(item, depth + 1) for item in value]
         return value
@@ -101,11 +104,30 @@ class _Reader:
             self._note("half a character (a lone surrogate) is read as U+FFFD")
         return cleaned
 
+    def _names(self, keys: Iterable[str]) -> dict[str, str]:
+        """Those keys that hold half characters, without them; each becomes a name of its own."""
+        torn = [key for key in keys if not key.isascii() and _SURROGATE.search(key)]
+        if not torn:
+            return {}
+        taken = set(keys)
+        found: dict[str, str] = {}
+        numbers: Counter[str] = Counter()
+        for key in torn:
+            name = cleaned = self._text(key)
+            while name in taken:
+                numbers[cleaned] += 1
+                name = f"{cleaned}~{numbers[cleaned] + 1}"
+            if name != cleaned:
+                self._note(f"'{printable(cleaned)}' is there already; read as '{printable(name)}'")
+            taken.add(name)
+            found[key] = name
+        return found
+
     def _object(self, pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         found = {sys.intern(key): value for key, value in pairs}
         if len(found) < len(pairs):
-            keys = [key for key, _ in pairs]
-            twice = next(key for key in keys if keys.count(key) > 1)
+            times = Counter(key for key, _ in pairs)
+            twice = next(key for key, count in times.items() if count > 1)
             self._note(f"'{printable(twice)}' stands there more than once; the last one counts")
         return found
 

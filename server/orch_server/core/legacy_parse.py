@@ -282,6 +282,10 @@ def _dependencies(fields: Fields) -> tuple[tuple[str, tuple[str, ...]], ...]:
         if not role or not isinstance(others, list):
             fields.tell(f"dependencies['{printable(key, 40)}'] names no roles; kept as it is")
             continue
+        if isinstance(needs, str):
+            fields.tell(
+                f"dependencies['{printable(key, 40)}'] is text, not a list; read as one role"
+            )
         known = (_known_role(fields, "dependencies", other) for other in others)
         found.setdefault(role, {}).update({other: None for other in known if other})
     return tuple((role, tuple(needs)) for role, needs in found.items() if needs)

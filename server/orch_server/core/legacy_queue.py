@@ -61,7 +61,8 @@ def _task(fields: Fields, now: datetime) -> LegacyTask:
         fields.tell("next_run is not known; it is due at once")
     return LegacyTask(
         id=_id(fields),
-        key=_key(raw, ("id", "session_name", "agent_role", "created_at", "note")),
+        # Not of its note, which the old system changed when credit ran out.
+        key=_key(raw, ("id", "session_name", "agent_role", "created_at")),
         session=_session(raw.get("session_name")),
         role=read_role(raw.get("agent_role")),
         window_index=fields.whole("window_index", 0) or 0,
@@ -161,10 +162,12 @@ def _state(fields: Fields) -> str:
 
 
 def parse_row(table: str, key: str, raw: Raw) -> LegacyRow:
-    """A row of any other table, with the session it names."""
+    """A row of any other table, with the session it names. Its record has the table's name with
+    "%25" for "%" and "%3A" for ":"."""
     named = (raw.get("main_session"), raw.get("session_name"), agent_of(raw).rpartition(":")[0])
     session = next((name for name in named if isinstance(name, str) and name), "")
-    return LegacyRow(f"{table}:{key}", session, raw)
+    safe = table.replace("%", "%25").replace(":", "%3A")
+    return LegacyRow(f"{safe}:{key}", session, raw)
 
 
 def agent_of(raw: Raw) -> str:

@@ -119,14 +119,17 @@ def add_work(
             add(to, phase.session, PHASES, 1)
             if phase.length is not None:
                 add(to, phase.session, PHASE_TIME, phase.length.total_seconds())
-    _add_commits(to, begins, ends, commits)
+    _add_commits(to, known, commits)
 
 
-def _add_commits(to: BySession, begins: datetime, ends: datetime, commits: Commits) -> None:
-    """One that several sessions have counts once for all together."""
+def _add_commits(
+    to: BySession, known: Mapping[str, tuple[datetime, datetime]], commits: Commits
+) -> None:
+    """Those from the time that is counted of their session. One that several sessions have counts
+    once for all together."""
     every: set[str] = set()
-    for session, its in commits.items():
-        within = {name for name, at in its.items() if begins <= at < ends}
+    for session, (begins, ends) in known.items():
+        within = {name for name, at in commits[session].items() if begins <= at < ends}
         every |= within
         if within:
             to.setdefault(session, {})[COMMITS] = Part(len(within), len(within))

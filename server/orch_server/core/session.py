@@ -80,13 +80,15 @@ class StatusReport:
 @dataclass(frozen=True, slots=True)
 class AgentDetail:
     """What is known of an agent beside its client. `version` grows with each change; 0: nothing is
-    known. The `imported_…` are the old system's last word, None or "" when there is none."""
+    known. `worktree_learned`: from the pane, and not by anybody's word. The `imported_…` are the
+    old system's last word, None or "" when there is none."""
 
     version: int = 0
     window_index: int | None = None
     window_name: str = ""
     briefed_at: datetime | None = None
     worktree_path: str = ""
+    worktree_learned: bool = False
     branch: str = ""
     commit_hash: str = ""
     imported_alive: bool | None = None
@@ -196,7 +198,11 @@ def update_detail(
     check_paths(paths, tuple(DETAILS))
     if wanted.version not in (0, old.version):
         raise _mismatch(f"The state of {address}", old.version, wanted.version)
+    if "window_index" in paths and (wanted.window_index or 0) < 0:
+        raise InvalidInput("agent.window_index", "A window's index is not below 0.")
     chosen = {DETAILS[path]: getattr(wanted, DETAILS[path]) for path in paths}
+    if "worktree_path" in paths:
+        chosen["worktree_learned"] = False
     return replace(old, **chosen, version=old.version + 1)
 
 
@@ -220,7 +226,9 @@ def check_line(field: str, text: str, most: int) -> str:
     """The text without blanks around it: one line of at most `most` characters. Raises
     InvalidInput."""
     line = clean_text(field, text)[0].strip()
-    if "\n" in line or len(line) > most:
+    if "\n" in line:
+        raise InvalidInput(field, f"'{printable(line)}' has a line break; use one line.")
+    if len(line) > most:
         raise InvalidInput(
             field, f"'{printable(line)}' is too long; use one line of at most {most} characters."
         )
@@ -257,8 +265,9 @@ def check_dependencies(given: Dependencies) -> Dependencies:
 def complete(
     session: Session, done: tuple[CompletedPhase, ...], name: str, now: datetime
 ) -> CompletedPhase:
-    """The phase that is over now, after those of `done`: it began when the last of them ended, else
-    with the session. Raises AlreadyExists and LimitReached."""
+    """The phase that is over now, after those of `done`: it began when the last of them ended, the
+    first one with the session. Nobody knows when it began when nobody knows that end. Raises
+    AlreadyExists and LimitReached."""
     for known in done:
         if known.name == name:
             when = f" at {known.ended_at:%Y-%m-%d %H:%M:%S} UTC" if known.ended_at else ""
@@ -268,8 +277,10 @@ def complete(
             )
     if len(done) >= MAX_PHASES:
         raise LimitReached(f"Session {session.name} has {MAX_PHASES:,} phases; it takes no more.")
-    ends = [known.ended_at for known in done if known.ended_at is not None]
-    began = min(max(ends, default=session.created_at), now)
+    began = done[-1].ended_at if done else session.created_at
+    if began is None:
+        return CompletedPhase(name, None, now, None)
+    began = min(began, now)
     return CompletedPhase(name, began, now, now - began)
 
 

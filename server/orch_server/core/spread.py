@@ -1,10 +1,10 @@
-"""Notes that are overdue when the server first starts after an import get times that do not fall
-together. Pure; docs/decisions/0024-an-import-proves-itself.md."""
+"""Notes that are overdue, and messages that wait, when the server first starts after an import get
+times that do not fall together. Pure; docs/decisions/0024-an-import-proves-itself.md."""
 
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -29,6 +29,19 @@ def spread(tasks: Sequence[Overdue], start: datetime) -> dict[str, datetime]:
     return _repeating([t for t in tasks if t.every], start) | _single(
         [t for t in tasks if not t.every], start
     )
+
+
+def paced(messages: Mapping[str, str], start: datetime) -> dict[str, datetime]:
+    """The time of each message, by its id; given is the agent that it is for. Each agent has one a
+    minute, in the order given; the agents come at even distances within the minute."""
+    turn = {agent: n for n, agent in enumerate(dict.fromkeys(messages.values()))}
+    seen: Counter[str] = Counter()
+    times = {}
+    for message, agent in messages.items():
+        first = start + FIRST + APART_FOR_ONE * turn[agent] / len(turn)
+        times[message] = first + APART_FOR_ONE * seen[agent]
+        seen[agent] += 1
+    return times
 
 
 def _repeating(tasks: Sequence[Overdue], start: datetime) -> dict[str, datetime]:

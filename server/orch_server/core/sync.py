@@ -6,8 +6,7 @@ advice holds is made by core/sync_advice.py.
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
@@ -16,9 +15,18 @@ from orch_server.core import sync_advice as advice
 from orch_server.core.agent import HELD, Agent
 from orch_server.core.errors import InvalidInput
 from orch_server.core.identity import Pane
-from orch_server.core.naming import candidates_for, project_of, repair_name
+from orch_server.core.naming import project_of
 from orch_server.core.session import Session
-from orch_server.core.sync_view import Answer, Key, StoreView, TmuxServer, TmuxSession, TmuxView
+from orch_server.core.sync_names import marked, missing_names, why_unnamed
+from orch_server.core.sync_view import (
+    Answer,
+    Key,
+    StoreView,
+    TmuxServer,
+    TmuxSession,
+    TmuxView,
+    tmux_spelling,
+)
 from orch_server.core.text import check_role, printable
 
 #: How long a tmux session of ours may be without a session in the store before it is reported.
@@ -96,26 +104,22 @@ def places(agent: Agent, tmux: TmuxView) -> list[Pane]:
     return server.places(at) if at is not None and server is not None else []
 
 
-def missing_names(store: StoreView, tmux: TmuxView) -> dict[str, tuple[str | None, list[str]]]:
-    """For each session whose name is missing: the name it must have had, and all that may fit.
-
-    A name that two of them could have had is nobody's.
-    """
-    nameless = [s for s in store.sessions.values() if s.name_missing and not s.ended]
-    names = [n for n in _names(store, tmux) if n not in store.sessions]
-    fitting = {s.name: candidates_for(_labels(s), names) for s in nameless}
-    claims = Counter(name for those in fitting.values() for name in those)
-    found: dict[str, tuple[str | None, list[str]]] = {}
-    for session in nameless:
-        name = repair_name(_labels(session), names)
-        found[session.name] = (name if name and claims[name] == 1 else None, fitting[session.name])
-    return found
+def new_worktree(agent: Agent, store: StoreView, tmux: TmuxView) -> str:
+    """The git folder that the agent's pane is in, when it is not known, or another one was learned
+    before or is not there any more; else ""."""
+    known = store.detail(agent)
+    path = known.worktree_path
+    if path and path not in store.lost_paths and not known.worktree_learned:
+        return ""
+    found = next((store.worktrees.get(pane.pid, "") for pane in places(agent, tmux)), "")
+    return found if found != path else ""
 
 
-def why_unnamed(fitting: list[str]) -> str:
-    """Why a missing name could not be repaired."""
-    several = f"several fit: {printable(', '.join(fitting), 300)}"
-    return f"its session name is missing, and {several if fitting else 'nothing known fits'}"
+def homeless(store: StoreView, tmux: TmuxView, found: list[Mismatch]) -> list[Agent]:
+    """The agents without a client whose panes went with their session."""
+    look = _Look(store, tmux)
+    gone = {m.session for m in found if m.kind is MismatchKind.SESSION_GONE}
+    return [a for a in store.agents if a.session in gone and look.has_lost_its_pane(a)]
 
 
 class _Look:
@@ -130,6 +134,7 @@ class _Look:
         self._team: dict[str, list[Agent]] = {}
         for agent in store.agents:
             self._team.setdefault(agent.session, []).append(agent)
+        self._imported = {tmux_spelling(name): name for name in store.imported}
         self._open = [s for s in store.sessions.values() if not s.ended]
         self._gone = {s.name for s in self._open if self._is_gone(s)}
 
@@ -141,20 +146,40 @@ class _Look:
             if session.name in self._gone:
                 yield self._session_gone(session)
             elif session.name in names:
-                yield _name_missing(session, *names[session.name])
-            elif session.name not in self._names:
+                yield self._name_missing(session, *names[session.name])
+            elif not self._is_named(session):
                 yield from self._renamed(session)
+
+    def has_lost_its_pane(self, agent: Agent) -> bool:
+        """Whether its pane is surely gone, and no client of it may be there."""
+        return agent.liveness not in HELD and self._fate(agent) is _Fate.GONE
+
+    def _name_missing(self, session: Session, name: str | None, fitting: list[str]) -> Mismatch:
+        detail = f"'{session.name}' is only a label: the name of its tmux session is not known."
+        told = (
+            advice.take_name(name)
+            if name
+            else f"Not repaired: {why_unnamed(session, self._store, fitting)}."
+        )
+        kind = MismatchKind.NAME_MISSING
+        return _mismatch(kind, session.name, session.name, detail, told, safe=name is not None)
 
     def _is_gone(self, session: Session) -> bool:
         """Whether it surely was in tmux on this host once, and surely is not now."""
-        if session.name_missing or session.name in self._names:
+        if session.name_missing or self._is_named(session):
             return False
         team = self._team.get(session.name, [])
         fates = {self._fate(agent) for agent in team}
         if not fates <= {_Fate.GONE, _Fate.NONE} or not self._certain(self._socket(session)):
             return False
+        if _Fate.GONE in fates or self._known_gone(session) is not None:
+            return True
         imported = any(a.epoch == 0 and self._window(a) is not None for a in team)
-        return _Fate.GONE in fates or imported or self._known_gone(session) is not None
+        return imported and not unanswered(self._tmux)  # it may be in one that is silent
+
+    def _is_named(self, session: Session) -> bool:
+        """Whether tmux has a session of its name."""
+        return tmux_spelling(session.name) in self._names
 
     def _session_gone(self, session: Session) -> Mismatch:
         socket = self._socket(session)
@@ -285,12 +310,14 @@ class _Look:
         path = self._store.detail(agent).worktree_path
         if not path or path not in self._store.lost_paths:
             return
+        moved = new_worktree(agent, self._store, self._tmux) != ""
         yield _mismatch(
             MismatchKind.WORKTREE_MISSING,
             agent.address,
             agent.session,
             f"Its worktree {printable(path, 400)} is not there.",
-            advice.WORKTREE_MISSING,
+            advice.WORKTREE_MOVED if moved else advice.WORKTREE_MISSING,
+            safe=moved,
         )
 
     def _window(self, agent: Agent) -> int | None:
@@ -316,11 +343,11 @@ class _Look:
     def _made_for(self, session: TmuxSession) -> str:
         """The session for which we, or the old system before its import, made this tmux session;
         "" when neither did."""
-        marked = _marked(session, self._store.generation)
-        imported = self._store.imported.get(session.name)
-        if marked or session.mark or imported is None or project_of(session.name) is None:
-            return marked
-        return session.name if session.created < imported.timestamp() else ""
+        made_for = marked(session, self._store.generation)
+        name = self._imported.get(session.name)
+        if made_for or session.mark or name is None or project_of(session.name) is None:
+            return made_for
+        return name if session.created < self._store.imported[name].timestamp() else ""
 
     def _orphan(
         self, server: TmuxServer, session: TmuxSession, known: Session | None, now: datetime
@@ -353,33 +380,6 @@ def _mismatch(
 ) -> Mismatch:
     never = datetime.min.replace(tzinfo=UTC)
     return Mismatch(kind, subject, session, detail, never, safe, advised, socket=socket)
-
-
-def _name_missing(session: Session, name: str | None, fitting: list[str]) -> Mismatch:
-    detail = f"'{session.name}' is only a label: the name of its tmux session is not known."
-    told = advice.take_name(name) if name else f"Not repaired: {why_unnamed(fitting)}."
-    kind = MismatchKind.NAME_MISSING
-    return _mismatch(kind, session.name, session.name, detail, told, safe=name is not None)
-
-
-def _names(store: StoreView, tmux: TmuxView) -> Iterable[str]:
-    for server in tmux.values():
-        for session in server.sessions:
-            yield session.name
-            if mark := _marked(session, store.generation):
-                yield mark
-    yield from store.names
-
-
-def _labels(session: Session) -> list[str]:
-    folder = session.project_path.rstrip("/").rpartition("/")[2]
-    return [label for label in (session.name, session.project_name, folder) if label.strip()]
-
-
-def _marked(session: TmuxSession, generation: str) -> str:
-    """The session in the store for which it was made; "" when it was not made by us."""
-    whose, _, name = session.mark.partition(":")
-    return name if whose == generation else ""
 
 
 def _life(server: TmuxServer) -> tuple[int, int]:

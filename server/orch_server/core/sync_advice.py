@@ -9,11 +9,14 @@ from __future__ import annotations
 import shlex
 from datetime import UTC, datetime
 
+from orch_server.core.sync_view import tmux_spelling
+
 PANE_GONE = "Repaired by itself: its role and its mail stay, and go to the role's next pane."
 PANE_GONE_BUT_HEARD = (
     "Its client is, or may still be, there: end that one, and the rest is repaired by itself."
 )
 WINDOW_CHANGED = "Repaired by itself: the store takes what tmux says."
+WORKTREE_MOVED = "Repaired by itself: the store takes the git folder that its pane is in."
 WORKTREE_MISSING = (
     "Put the worktree back (git worktree add), or tell the agent's new one by UpdateAgentState"
     " (docs/howto/grpcurl.md)."
@@ -25,10 +28,18 @@ def take_name(name: str) -> str:
     return f"Repaired by itself: the only name that fits is {shlex.quote(name)}."
 
 
+def look_again(name: str) -> str:
+    """How to have a name looked for that was not found, when only one fits by then."""
+    return (
+        "Once exactly one tmux session fits, have it looked for again: orch-client state --set"
+        f" completion=pending -- {shlex.quote(name)} && orch-client sync"
+    )
+
+
 def start_again(socket: str, name: str, path: str) -> str:
     """How to start a session's tmux session again, or to end the session."""
     folder = f" -c {_word(path)}" if path else ""
-    start = f"{_tmux(socket)} new-session -d -s {_word(name)}{folder}"
+    start = f"{_tmux(socket)} new-session -d -s {_word(tmux_spelling(name))}{folder}"
     return (
         f"Start it again: {start} and 'orch-client heartbeat' in its panes; or end it:"
         f" orch-client state --set completion=failed -- {shlex.quote(name)}"
@@ -37,7 +48,7 @@ def start_again(socket: str, name: str, path: str) -> str:
 
 def rename_back(socket: str, session_id: str, name: str) -> str:
     """Gives the tmux session the name that the store has."""
-    return f"{_tmux(socket)} rename-session -t {_word(session_id)} -- {_word(name)}"
+    return f"{_tmux(socket)} rename-session -t {_word(session_id)} -- {_word(tmux_spelling(name))}"
 
 
 def set_role(socket: str, pane: str, role: str) -> str:

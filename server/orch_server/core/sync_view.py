@@ -64,8 +64,9 @@ class StoreView:
 
     `names`: session names that the store has heard of without having the session; `living` are the
     agents' tmux servers that run, whatever their sockets say; `lost_paths` are worktrees that are
-    not there; `known` is since when differences are known; `imported` are the names of the old
-    system's sessions, and when they were imported.
+    not there; `worktrees` are the git folders that the first processes of panes are in; `known` is
+    since when differences are known; `imported` are the names of the old system's sessions, and
+    when they were imported.
     """
 
     host: str
@@ -78,12 +79,18 @@ class StoreView:
     names: tuple[str, ...] = ()
     living: frozenset[int] = frozenset()
     lost_paths: frozenset[str] = frozenset()
+    worktrees: Mapping[int, str] = field(default_factory=dict)
     known: Mapping[Key, datetime] = field(default_factory=dict)
     imported: Mapping[str, datetime] = field(default_factory=dict)
 
     def detail(self, agent: Agent) -> AgentDetail:
         """What is known of the agent beside its client."""
         return self.details.get(agent.id, NO_DETAIL)
+
+
+def tmux_spelling(name: str) -> str:
+    """The name that tmux gives to a session that is made under this one."""
+    return name.replace(".", "_").replace(":", "_")
 
 
 #: By socket.

@@ -20,10 +20,12 @@ _SAFE = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 def write(source: Source, target: Path) -> None:
     """Writes the files of the old system into a tar, which is there whole or not at all. Raises
-    StartupError, also when a session's file is not any more what was read."""
+    StartupError, also when a session's file or the queue is not any more what was read."""
     partial = target.with_name(f"{target.name}.part")
     try:
         target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        for left in target.parent.glob("import-*.tar.part"):  # of one that was killed
+            left.unlink()
         with _root(Path(source.root)) as base, _private(partial) as file:
             sums = dict(_add(base, source.files, file))
             file.flush()
@@ -43,11 +45,15 @@ def write(source: Source, target: Path) -> None:
 
 def _check(source: Source, sums: Mapping[str, str]) -> None:
     """Raises OSError unless the files that were backed up are those that were read."""
+    changed = "was changed meanwhile; end the old system's processes first"
+    for name, read in source.digests.items():
+        if sums.get(name) != read:
+            raise OSError(f"{name} {changed}")
     below = {name.partition("/")[2]: found for name, found in sums.items()}
     for session in source.sessions:
         name = f"projects/{session.directory}/session_state.json"
         if below.get(name) != session.digest:
-            raise OSError(f"{name} was changed meanwhile; end the old system's processes first")
+            raise OSError(f"{name} {changed}")
 
 
 @contextmanager

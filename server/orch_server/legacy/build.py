@@ -6,6 +6,7 @@ import json
 from collections import Counter
 from dataclasses import fields, replace
 from datetime import datetime, timedelta
+from typing import Any
 
 from orch_server.core import authorization as rules
 from orch_server.core.agent import Liveness
@@ -16,9 +17,9 @@ from orch_server.core.policy import MAX_TIMEOUT, MIN_TIMEOUT, Policy
 from orch_server.core.session import MUTABLE, Session
 from orch_server.core.text import MAX_ACTION_BYTES, check_role, clean_text
 from orch_server.legacy import build_queue
-from orch_server.legacy.plan import ALREADY, CHANGED, IMPORTABLE, REFUSED, Entry, Plan
+from orch_server.legacy.plan import ALREADY, CHANGED, DELETED, IMPORTABLE, REFUSED, Entry, Plan
 from orch_server.storage.columns import micros, span
-from orch_server.storage.imports import Known
+from orch_server.storage.imports import OVER, OVERDUE, Known
 from orch_server.storage.lookup import new_id
 
 #: Of a session of ours these are never filled: they say what is going on now.
@@ -53,7 +54,8 @@ class Sessions:
         self._plan = made
         self._policy = policy
         self.agents = dict(made.known.agents)
-        self.windows = dict(made.known.windows)
+        self._windows = dict(made.known.windows)
+        self._windows_of_file: dict[tuple[str, int], str] = {}
         self.names = set(made.known.sessions)
         self.ended = {name for name, one in made.known.sessions.items() if one.ended}
         self._projects: dict[tuple[str, str], str] = dict(made.known.projects)
@@ -63,21 +65,26 @@ class Sessions:
         plan, record, name = self._plan, old.record, old.session.name
         before = plan.known.imported.get(record)
         if before is not None:
-            gone = "" if name in plan.known.sessions else "imported before, and deleted here since"
-            if before == old.digest or gone:
-                return ALREADY, gone
+            if plan.known.was_deleted(name):
+                return DELETED, "imported before; it stays deleted"
+            self._see_windows(old)
+            if before == old.digest:
+                return ALREADY, ""
             return CHANGED, "already there; changed since, and our state is the truth now"
         if not _storable(name):
             return REFUSED, "its name is no valid text"
         mine = plan.known.sessions.get(name)
         if mine is None:
             self._new(old.session)
+        elif name in plan.known.bare:
+            self._take_over(old.session)
         else:
             self._fill(record, mine, old.session)
         plan.take(record, name, old.digest, name, old.raw)
         plan.values.append((name, f"directory:{name}", "name", json.dumps(old.directory)))
         for agent in old.agents:
             self._agent(old, agent)
+        self._see_windows(old)
         self._rest(old)
         plan.told.append((name, f"{len(old.agents)} agents"))
         return IMPORTABLE, ""
@@ -98,20 +105,42 @@ class Sessions:
             now = micros(self._plan.now)
             detail = (made, 1, now, window, "", None, "", "", "", None, None, "")
             self._plan.put("agent_detail", *detail)
-            self.windows.setdefault((session, window), made)
+            self._windows.setdefault((session, window), made)
         return made
 
+    def at_window(self, session: str, window: int) -> str | None:
+        """The id of the agent of a window, by what is imported; by ours where that has none."""
+        where = (session, window)
+        return self._windows_of_file.get(where) or self._windows.get(where)
+
+    def _see_windows(self, old: LegacySession) -> None:
+        for one in old.agents:
+            agent = self.agents.get((old.session.name, one.role))
+            if agent is not None and one.detail.window_index is not None:
+                where = (old.session.name, one.detail.window_index)
+                self._windows_of_file.setdefault(where, agent)
+
     def _new(self, session: Session) -> None:
-        completed = session.completed_at or (session.updated_at if session.ended else None)
         self.names.add(session.name)
+        self._plan.put("session", *self._row(session, 1))
         if session.ended:
             self.ended.add(session.name)
-        self._plan.put(
-            "session",
+
+    def _take_over(self, session: Session) -> None:
+        """What an earlier import made without the session's file becomes what the file says."""
+        self._plan.takeovers.append(self._row(session, 2))
+        if session.ended:
+            self.ended.add(session.name)
+            self._plan.endings.append(session.name)
+
+    def _row(self, session: Session, version: int) -> tuple[Any, ...]:
+        """A row of `session`."""
+        completed = session.completed_at or (session.updated_at if session.ended else None)
+        return (
             session.name,
             micros(session.created_at),
             micros(session.updated_at),
-            1,
+            version,
             self._project(session.project_path, session.project_name),
             session.specification_path,
             session.parent_branch,
@@ -160,6 +189,8 @@ class Sessions:
         if agent is None:
             agent = new_id()
             self._agent_row(agent, session, old.role, old.checked_in_at, of.session.created_at)
+        elif old.checked_in_at is not None:
+            self._plan.seen.append((micros(old.checked_in_at), agent))
         self._plan.put(
             "agent_detail",
             agent,
@@ -175,8 +206,6 @@ class Sessions:
             detail.imported_exhausted,
             detail.imported_credit_reset,
         )
-        if detail.window_index is not None:
-            self.windows.setdefault((session, detail.window_index), agent)
         self._plan.raw[record] = (session, old.raw)
         if old.key not in ("", old.role):
             key = (session, f"key:{session}:{old.role}", "name", json.dumps(old.key))
@@ -210,9 +239,14 @@ class Sessions:
             *(new_id(), requester, text, action, approver, of, None, old.timeout, self._policy),
             old.since,
         )
-        self._plan.waits.append((asked, old.request_id))
-        if asked.deadline_at <= self._plan.now:
+        why = ""
+        if requester.session in self.ended:
+            why = OVER
+            self._plan.find(record, "Its session is over; its request for leave is expired.")
+        elif asked.deadline_at <= self._plan.now:
+            why = OVERDUE
             self._plan.find(record, "Its request for leave is overdue; it is expired.")
+        self._plan.waits.append((asked, old.request_id, why))
 
     def _rest(self, old: LegacySession) -> None:
         """Phases, reports, dependencies and figures."""

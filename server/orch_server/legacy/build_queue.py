@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from datetime import timedelta
 from typing import Protocol
 
@@ -31,8 +30,11 @@ class Agents(Protocol):
     """Who is there; see build.Sessions."""
 
     agents: dict[tuple[str, str], str]
-    windows: dict[tuple[str, int], str]
     ended: set[str]
+
+    def at_window(self, session: str, window: int) -> str | None:
+        """The id of the agent of a window, by what is imported; by ours where that has none."""
+        ...
 
     def ensure(self, name: str, record: str) -> None:
         """Makes the session unless it is there."""
@@ -43,14 +45,16 @@ class Agents(Protocol):
 
 
 def add(plan: Plan, at: Agents) -> None:
-    """All of the queue that is new."""
+    """All of the queue that is new; what is refused of it is counted."""
+    for refused in plan.source.refused:
+        plan.refuse(refused.where)
     for task in plan.source.tasks:
         mark = digest(task.raw)
-        if not plan.is_there(f"task:{task.key}", mark, "tasks"):
+        if not plan.is_there(f"task:{task.key}", mark, "tasks", task.session):
             _task(plan, at, task, mark)
     for message in plan.source.messages:
         mark = digest(message.raw)
-        if not plan.is_there(f"message:{message.key}", mark, "messages"):
+        if not plan.is_there(f"message:{message.key}", mark, "messages", message.session):
             _message(plan, at, message, mark)
     seen: set[str] = set()
     for row in plan.source.rows:
@@ -63,7 +67,7 @@ def _row(plan: Plan, row: LegacyRow, seen: set[str]) -> None:
         record += "'"
     seen.add(record)
     mark = digest(row.raw)
-    if not plan.is_there(record, mark, "rows"):
+    if not plan.is_there(record, mark, "rows", row.session):
         plan.keep(record, row.session, row.raw, mark)
 
 
@@ -112,7 +116,7 @@ def _of_task(plan: Plan, at: Agents, task: LegacyTask) -> str:
     found = at.agents.get((task.session, task.role))
     if found is not None:
         return found
-    found = at.windows.get((task.session, task.window_index))
+    found = at.at_window(task.session, task.window_index)
     if found is not None:
         said = f"There is no {task.role}; it goes to the agent of window {task.window_index}."
         plan.find(record, said)
@@ -158,9 +162,8 @@ def _message(plan: Plan, at: Agents, message: LegacyMessage, mark: str) -> None:
 def _of_message(plan: Plan, at: Agents, message: LegacyMessage) -> str:
     """Its agent, by window or role. Raises InvalidInput when there can be none."""
     name, where = message.session, message.window
-    find: Callable[[tuple[str, int]], str | None] = at.windows.get
     index = int(where) if where.isascii() and where.isdigit() and len(where) < 6 else None
-    found = None if index is None else find((name, index))
+    found = None if index is None else at.at_window(name, index)
     role = f"window{index}" if index is not None else check_role("role", where)
     found = found or at.agents.get((name, role))
     if found is not None:

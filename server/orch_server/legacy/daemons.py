@@ -4,6 +4,7 @@ must hear of them."""
 from __future__ import annotations
 
 import os
+import pwd
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -31,29 +32,39 @@ _LOOKED_AT = 8  # words of a command line, until the script must have come
 
 
 def daemons(queue: Path) -> tuple[str, ...]:
-    """This user's processes that run one of the old scripts or hold the queue at `queue` open, one
-    line each. Not among them: this process and those that started it. Empty where there is no
-    /proc."""
+    """The processes, of any user, that run one of the old scripts or hold the queue at `queue`
+    open, one line each. What another user's process holds open is known to root alone. Not among
+    them: this process and those that started it. Empty where there is no /proc."""
     ours = set(ancestors(os.getpid()))
     return tuple(
-        f"process {pid}: {printable(' '.join(words), 120)}{' (holds task_queue.db open)' * held}"
-        for pid, words in _processes()
+        f"process {pid}{_of(user)}: {printable(' '.join(words), 120)}"
+        f"{' (holds task_queue.db open)' * held}"
+        for pid, user, words in _processes()
         if pid not in ours
         for held in (_holds(pid, queue),)
         if held or _runs_script(words)
     )
 
 
-def _processes() -> Iterator[tuple[int, list[str]]]:
-    """The number and command line of each process of this user."""
-    user = os.getuid()
+def _processes() -> Iterator[tuple[int, int, list[str]]]:
+    """The number, the user and the command line of each process."""
     for place in sorted(Path("/proc").glob("[0-9]*"), key=lambda place: place.name.zfill(10)):
         try:
-            if place.stat().st_uid == user:
-                line = (place / "cmdline").read_bytes()
-                yield int(place.name), os.fsdecode(line).rstrip("\0").split("\0")
+            user = place.stat().st_uid
+            line = (place / "cmdline").read_bytes()
         except OSError:
             continue
+        yield int(place.name), user, os.fsdecode(line).rstrip("\0").split("\0")
+
+
+def _of(user: int) -> str:
+    """Whose it is, when it is another user's."""
+    if user == os.getuid():
+        return ""
+    try:
+        return f" of {pwd.getpwuid(user).pw_name}"
+    except KeyError:
+        return f" of user {user}"
 
 
 def _runs_script(words: list[str]) -> bool:

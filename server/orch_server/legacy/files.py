@@ -43,8 +43,9 @@ class Stamp:
 class Folder:
     """A folder that is held open. Use it with `with`, or end it with close()."""
 
-    def __init__(self, descriptor: int) -> None:
+    def __init__(self, descriptor: int, path: str = "") -> None:
         self._fd = descriptor
+        self._path = path
 
     @classmethod
     def at(cls, path: Path) -> Self:
@@ -52,8 +53,8 @@ class Folder:
 
         Raises Denied.
         """
-        with _told():
-            return cls(os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC))
+        with _told(str(path)):
+            return cls(os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC), str(path))
 
     def __enter__(self) -> Self:
         return self
@@ -72,9 +73,9 @@ class Folder:
 
     def enter(self, name: str) -> Folder:
         """A folder in this one. Raises Denied, Missing when there is none."""
-        with _told():
+        with _told(path := f"{self._path}/{name}"):
             try:
-                return Folder(os.open(name, _FOLDER, dir_fd=self._fd))
+                return Folder(os.open(name, _FOLDER, dir_fd=self._fd), path)
             except NotADirectoryError as exc:
                 found = os.stat(name, dir_fd=self._fd, follow_symlinks=False)
                 if stat.S_ISLNK(found.st_mode):
@@ -83,12 +84,12 @@ class Folder:
 
     def entries(self) -> list[os.DirEntry[str]]:
         """What is in it, by name. Raises Denied."""
-        with _told(), os.scandir(self._fd) as found:
+        with _told(self._path), os.scandir(self._fd) as found:
             return sorted(found, key=lambda entry: entry.name)
 
     def read(self, name: str, limit: int) -> bytes:
         """The content of a regular file in it. Raises Denied, Missing when there is none."""
-        with _told():
+        with _told(f"{self._path}/{name}"):
             descriptor = self._open(name, limit)
             try:
                 return b"".join(_chunks(descriptor, limit))
@@ -97,19 +98,24 @@ class Folder:
 
     def first(self, name: str, count: int) -> bytes:
         """The first bytes of a regular file in it. Raises Denied, Missing when there is none."""
-        with _told():
+        with _told(f"{self._path}/{name}"):
             descriptor = self._open(name, None)
             try:
                 return os.read(descriptor, count)
             finally:
                 os.close(descriptor)
 
+    def check(self, name: str) -> None:
+        """Raises Denied unless this is a regular file in it that can be read."""
+        with _told(f"{self._path}/{name}"):
+            os.close(self._open(name, None))
+
     def copy(self, name: str, target: Path, limit: int) -> Stamp:
         """Copies a regular file in it to a new file, and returns the stamp it had before.
 
         Raises Denied, Missing when there is none, and OSError when the copy cannot be written.
         """
-        with _told():
+        with _told(f"{self._path}/{name}"):
             descriptor = self._open(name, limit)
         try:
             found = _stamp(os.fstat(descriptor))
@@ -123,7 +129,7 @@ class Folder:
     def stamp(self, name: str) -> Stamp | None:
         """The stamp of what has that name now; None when nothing has. Raises Denied."""
         try:
-            with _told():
+            with _told(f"{self._path}/{name}"):
                 return _stamp(os.stat(name, dir_fd=self._fd, follow_symlinks=False))
         except Missing:
             return None
@@ -142,9 +148,11 @@ class Folder:
 
 @dataclass(slots=True)
 class Walked:
-    """The regular files below a folder, and how much was left out."""
+    """The regular files below a folder, and how much was left out; `denied` has the paths of what
+    cannot be read, and why."""
 
     files: list[str]
+    denied: list[tuple[str, str]]
     worktrees: int = 0
     links: int = 0
     others: int = 0
@@ -152,9 +160,9 @@ class Walked:
 
 def walk(folder: Folder, prefix: str) -> Walked:
     """All regular files below a folder, their paths beginning with `prefix`. Left out: folders
-    named worktrees (checkouts of whole repositories), links, what is no file or cannot be opened,
-    and what lies more than 20 folders deep."""
-    found = Walked([])
+    named worktrees (checkouts of whole repositories), links, what is no file or cannot be read, and
+    what lies more than 20 folders deep."""
+    found = Walked([], [])
     _walk(folder, prefix, found, _DEPTH)
     return found
 
@@ -165,7 +173,7 @@ def _walk(folder: Folder, prefix: str, found: Walked, depth: int) -> None:
         if entry.is_symlink():
             found.links += 1
         elif entry.is_file(follow_symlinks=False):
-            found.files.append(path)
+            _file(folder, entry.name, path, found)
         elif not entry.is_dir(follow_symlinks=False) or not depth:
             found.others += 1
         elif entry.name == "worktrees" and not prefix.endswith("projects"):
@@ -174,8 +182,16 @@ def _walk(folder: Folder, prefix: str, found: Walked, depth: int) -> None:
             try:
                 with folder.enter(entry.name) as below:
                     _walk(below, path, found, depth - 1)
-            except Denied:
-                found.others += 1
+            except Denied as exc:
+                found.denied.append((path, str(exc)))
+
+
+def _file(folder: Folder, name: str, path: str, found: Walked) -> None:
+    try:
+        folder.check(name)
+        found.files.append(path)
+    except Denied as exc:
+        found.denied.append((path, str(exc)))
 
 
 def _chunks(descriptor: int, limit: int) -> Iterator[bytes]:
@@ -192,7 +208,10 @@ def _stamp(found: os.stat_result) -> Stamp:
 
 
 class _told:
-    """Turns the system's errors into Denied."""
+    """Turns the system's errors into Denied; `path` is what could not be read, whole."""
+
+    def __init__(self, path: str) -> None:
+        self._path = path
 
     def __enter__(self) -> None:
         return None
@@ -210,6 +229,6 @@ class _told:
                 raise Denied(_LINK) from error
             if error.errno == errno.ENXIO:
                 raise Denied("not a regular file") from error
-            raise Denied(f"cannot be read: {error.strerror}") from error
+            raise Denied(f"{self._path} cannot be read: {error.strerror}") from error
         if isinstance(error, ValueError):  # a NUL in a name
             raise Denied("has a name that no file can have") from error

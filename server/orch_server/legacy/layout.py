@@ -11,7 +11,9 @@ from datetime import timedelta, tzinfo
 from typing import Any
 
 from orch_server.core.delivery import DeliveryState, Priority
+from orch_server.core.errors import InvalidInput
 from orch_server.core.session import ProjectSize, Session
+from orch_server.core.wall import zone as named_zone
 from orch_server.storage.columns import from_span
 from orch_server.storage.exports import (
     AgentOut,
@@ -129,12 +131,15 @@ def priority_of(old: int) -> Priority:
     return Priority.HIGH if old >= _HIGH else Priority.NORMAL
 
 
-def layout(store: Snapshot, zone: tzinfo) -> Layout:
-    """All records that the store has, with what its columns say."""
+def layout(store: Snapshot, here: tzinfo) -> Layout:
+    """All records that the store has, with what its columns say. Times are local: of the zone in
+    which their session was imported, else of this one."""
     made = Layout()
     owners: dict[str, AgentOut] = {}
+    zones = {name: _zone(name, here) for name in set(store.zones.values())}
     for session in store.sessions:
         agents = store.agents.get(session.name, [])
+        zone = zones.get(store.zones.get(session.name, ""), here)
         made.fields[f"session:{session.name}"] = _session(session, agents, store, zone)
         members = made.agents.setdefault(session.name, [])
         for agent in agents:
@@ -151,6 +156,13 @@ def layout(store: Snapshot, zone: tzinfo) -> Layout:
         made.fields[record] = _message(message, owners[message.agent_id])
         made.messages.append(record)
     return made
+
+
+def _zone(name: str, otherwise: tzinfo) -> tzinfo:
+    try:
+        return named_zone(name)
+    except InvalidInput:  # no longer known to this machine
+        return otherwise
 
 
 def _session(session: Session, agents: list[AgentOut], store: Snapshot, zone: tzinfo) -> Fields:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from hashlib import sha256
 from typing import Any
@@ -17,7 +17,8 @@ from orch_server.legacy.compare import stored_name
 from orch_server.legacy.layout import KNOWN_FIELDS
 from orch_server.storage.imports import Known
 
-IMPORTABLE, ALREADY, CHANGED, REFUSED = "importable", "already there", "changed", "refused"
+IMPORTABLE, IMPORTED = "importable", "imported"
+ALREADY, CHANGED, DELETED, REFUSED = "already there", "changed", "deleted here", "refused"
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,24 +35,35 @@ class Entry:
 
 @dataclass(slots=True)
 class Count:
-    """How many of a kind of record were found, are new, and are there already."""
+    """How many of a kind of record were found, and what becomes of them: `found` is the sum of the
+    others. `deleted`: imported before, and deleted here with their session."""
 
     found: int = 0
     importable: int = 0
+    imported: int = 0
     already: int = 0
+    deleted: int = 0
+    refused: int = 0
 
 
 @dataclass(slots=True, repr=False)  # asyncio shows results in texts that nobody reads
 class Plan:
     """What is to be written: rows by table, and what needs more than a row. `raw` is what an export
-    has to give back, by record, with the session it belongs to; `values` are kept as they are."""
+    has to give back, by record, with the session it belongs to; `values` are kept as they are.
+    `takeovers` are rows for sessions that an earlier import made bare, `endings` those of them that
+    have ended; `seen` when agents that are here had checked in; `waits` are requests with their ids
+    and why each has expired, "" for a pending one.
+    """
 
     source: Source
     known: Known
     now: datetime
     rows: dict[str, list[tuple[Any, ...]]] = field(default_factory=dict)
     fills: list[Session] = field(default_factory=list)
-    waits: list[tuple[Authorization, str]] = field(default_factory=list)
+    takeovers: list[tuple[Any, ...]] = field(default_factory=list)
+    endings: list[str] = field(default_factory=list)
+    seen: list[tuple[int, str]] = field(default_factory=list)
+    waits: list[tuple[Authorization, str, str]] = field(default_factory=list)
     raw: dict[str, tuple[str, Raw]] = field(default_factory=dict)
     values: list[tuple[str, str, str, str]] = field(default_factory=list)
     imported: list[tuple[str, str, str]] = field(default_factory=list)
@@ -74,7 +86,7 @@ class Plan:
     def failed(self) -> bool:
         """Whether something was found and nothing of it is, or can be, imported."""
         there = any(entry.result != REFUSED for entry in self.entries)
-        counted = any(count.importable or count.already for count in self.counts.values())
+        counted = any(count.found > count.refused for count in self.counts.values())
         return bool(self.entries or self.refused) and not there and not counted
 
     def put(self, table: str, *values: Any) -> None:
@@ -96,7 +108,7 @@ class Plan:
         for name, value in raw.items():
             self.values.append((session, record, stored_name(name), json.dumps(value)))
 
-    def is_there(self, record: str, digest: str, kind: str) -> bool:
+    def is_there(self, record: str, digest: str, kind: str, session: str) -> bool:
         """Whether this was imported before; counts it."""
         count = self.counts[kind]
         count.found += 1
@@ -104,10 +116,29 @@ class Plan:
         if before is None:
             count.importable += 1
             return False
+        if self.known.was_deleted(session):
+            count.deleted += 1
+            return True
         count.already += 1
         if before != digest:
             self.find(record, "It has changed since it was imported; our state is the truth now.")
         return True
+
+    def refuse(self, record: str) -> None:
+        """Counts a record of the queue that is refused."""
+        for kind in ("tasks", "messages"):
+            if record.startswith(f"{kind.removesuffix('s')}:"):
+                self.counts[kind].found += 1
+                self.counts[kind].refused += 1
+
+    def done(self) -> None:
+        """It was written: what was importable is imported."""
+        self.entries = [
+            replace(entry, result=IMPORTED) if entry.result == IMPORTABLE else entry
+            for entry in self.entries
+        ]
+        for count in self.counts.values():
+            count.imported, count.importable = count.importable, 0
 
     def warnings(self) -> Counter[str]:
         """How many findings there are of each session."""

@@ -4,6 +4,7 @@ it is copied, with its -wal, into a private folder, and read there."""
 from __future__ import annotations
 
 import base64
+import hashlib
 import math
 import tempfile
 from collections.abc import Iterator
@@ -36,6 +37,7 @@ class Queue:
     refused: list[Refused] = field(default_factory=list)
     findings: list[Finding] = field(default_factory=list)
     files: list[str] = field(default_factory=list)
+    digests: dict[str, str] = field(default_factory=dict)
 
     def take(self, table: str) -> dict[str, Raw]:
         """The rows of one table, which is then no longer among the others."""
@@ -57,7 +59,8 @@ def read_queue(root: Folder) -> Queue:
     for _ in range(_TRIES):
         with tempfile.TemporaryDirectory(prefix="orch-import-") as private:
             try:
-                queue.files = _copy(root, Path(private))
+                queue.digests = _copy(root, Path(private))
+                queue.files = list(queue.digests)
                 _read(Path(private) / NAME, queue)
             except Missing:
                 return queue
@@ -76,11 +79,21 @@ def read_queue(root: Folder) -> Queue:
         break
     queue.tables.clear()
     queue.refused = [Refused(NAME, why)]
+    queue.files = [name for name in (NAME, _WAL, _JOURNAL) if _is_file(root, name)]
+    queue.digests.clear()
     return queue
 
 
-def _copy(root: Folder, private: Path) -> list[str]:
-    """Copies the database and its -wal, as they were at one moment; returns the names of both.
+def _is_file(root: Folder, name: str) -> bool:
+    try:
+        root.first(name, 1)
+    except Denied:
+        return False
+    return True
+
+
+def _copy(root: Folder, private: Path) -> dict[str, str]:
+    """Copies the database and its -wal, as they were at one moment; returns the SHA-256 of both.
 
     Raises Denied, Missing when there is no database, _Torn when it was written to meanwhile.
     """
@@ -103,7 +116,12 @@ def _copy(root: Folder, private: Path) -> list[str]:
         )
     if not stamps[0].size:
         raise Denied("empty (0 bytes)")
-    return files
+    return {name: _digest(private / name) for name in files}
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _is_hot(root: Folder) -> bool:
@@ -169,17 +187,17 @@ def _rows(
     seen = set[str]()
     for place, row in enumerate(db.execute(f"select {wanted} from {_quoted(table)}")):  # noqa: S608
         raw: dict[str, Any] = {}
-        broken = False
+        told: list[str] = []
         for at, name in enumerate(names):
-            raw[name], bad = _value(bool(row[2 * at]), row[2 * at + 1], encoding)
-            broken = broken or bad
+            raw[name], note = _value(bool(row[2 * at]), row[2 * at + 1], encoding)
+            if note:
+                told.append(f"{printable(name, 40)} holds {note}")
         key = ":".join(str(raw[name]) for name in keys)
         if not key or key in seen:
             key = f"{key}#{place}"
         seen.add(key)
-        if broken:
-            where = printable(f"{_RECORDS.get(table, table)}:{key}")
-            findings.append(Finding(where, "holds text that is no Unicode; read with U+FFFD"))
+        where = printable(f"{_RECORDS.get(table, table)}:{key}") if told else ""
+        findings.extend(Finding(where, text) for text in told)
         yield key, raw
 
 
@@ -187,15 +205,17 @@ def _quoted(name: str) -> str:
     return '"' + name.replace('"', '""') + '"'
 
 
-def _value(is_text: bool, value: Any, encoding: str) -> tuple[Any, bool]:
-    """A value as JSON has it, and whether text had to be mended."""
+def _value(is_text: bool, value: Any, encoding: str) -> tuple[Any, str]:
+    """A value as JSON has it, and what is to be told when that is another."""
     if is_text:
         try:
-            return bytes(value).decode(encoding), False
+            return bytes(value).decode(encoding), ""
         except UnicodeDecodeError:
-            return bytes(value).decode(encoding, errors="replace"), True
+            mended = bytes(value).decode(encoding, errors="replace")
+            return mended, "text that is no Unicode; read with U+FFFD"
     if isinstance(value, bytes):
-        return {"base64": base64.b64encode(value).decode()}, False
+        return {"base64": base64.b64encode(value).decode()}, ""
     if isinstance(value, float) and not math.isfinite(value):
-        return ("Infinity" if value > 0 else "-Infinity"), False
-    return value, False
+        text = "Infinity" if value > 0 else "-Infinity"
+        return text, f"an infinite number; kept as the text '{text}'"
+    return value, ""

@@ -22,7 +22,14 @@ from orch_server.core.legacy import (
     Refused,
     Source,
 )
-from orch_server.core.legacy_join import Hints, is_name, join, names_in
+from orch_server.core.legacy_join import (
+    MAX_DIRECTORY,
+    Hints,
+    is_directory,
+    is_name,
+    join,
+    names_in,
+)
 from orch_server.core.legacy_json import Unreadable, decode
 from orch_server.core.legacy_parse import StateFile, parse_session
 from orch_server.core.legacy_queue import contradictions, parse_message, parse_row, parse_task
@@ -34,6 +41,10 @@ from orch_server.legacy.queue import NAME, Queue, read_queue
 _STATE = "session_state.json"
 _METADATA = "orchestration_metadata.json"
 _LIMIT = 16 * 1024 * 1024
+_DIRECTORY = (
+    "the name of its directory is not given back by an export: it begins with a dot, holds control"
+    f" characters or has more than {MAX_DIRECTORY} bytes"
+)
 
 _Record = TypeVar("_Record", LegacyTask, LegacyMessage)
 _Parse = Callable[[Raw, tzinfo, datetime, list[Finding]], _Record | Refused]
@@ -96,6 +107,7 @@ def read(directory: Path, zone: tzinfo, now: datetime) -> Source:
         findings=tuple(found.findings),
         daemons=running,
         files=tuple(sorted(found.files + queue.files)),
+        digests=queue.digests,
     )
 
 
@@ -126,7 +138,7 @@ def _opened(root: Path) -> Folder:
     try:
         return Folder.at(root)
     except Denied as exc:
-        raise InvalidInput("directory", f"{printable(str(root), 200)}: {exc}.") from exc
+        raise InvalidInput("directory", f"{printable(str(exc), 300)}.") from exc
 
 
 def _registry(root: Folder, name: str, found: _Found) -> None:
@@ -154,10 +166,11 @@ def _left_out(registry: Folder, name: str, found: _Found) -> None:
     for count, what in (
         (walked.worktrees, "worktrees (checkouts, which the import does not need)"),
         (walked.links, "symbolic links (they are not followed)"),
-        (walked.others, "things that are no files, cannot be opened or lie too deep"),
+        (walked.others, "things that are no files or lie too deep"),
     ):
         if count:
             found.findings.append(Finding("registry", f"not in the backup: {count:,} {what}"))
+    found.findings += (Finding(path, f"not in the backup: {why}") for path, why in walked.denied)
 
 
 def _project(projects: Folder, name: str, found: _Found) -> None:
@@ -202,6 +215,8 @@ def _sessions(found: _Found, hints: Hints, zone: tzinfo, now: datetime) -> Itera
         parsed = parse_session(named.file, named.name, named.missing, zone, now)
         if named.note:
             found.findings.append(Finding(parsed.session.record, named.note))
+        if not is_directory(named.file.directory):
+            found.findings.append(Finding(parsed.session.record, _DIRECTORY))
         found.findings += parsed.findings
         found.refused += parsed.refused
         yield parsed.session

@@ -20,6 +20,7 @@ from orch_server.core.text import one_line
 #: More commits of one directory than this are not counted, but told.
 MOST = 10_000
 _DEADLINE = 5.0
+_WALK = 90 * 86_400  # seconds before the time asked for at which the walk ends all the same
 _KILLED = 1.0
 _AT_ONCE = 2
 _ENVIRONMENT = {
@@ -85,8 +86,11 @@ async def _read(
 
 async def _git(path: str, since: datetime, until: datetime, deadline: float) -> str:
     settings = [word for one in _SETTINGS for word in ("-c", one)]
-    first, last = f"--max-age={int(since.timestamp())}", f"--min-age={int(until.timestamp())}"
-    words = ["rev-list", "--timestamp", first, last, f"--max-count={MOST + 1}", "HEAD", "--"]
+    first, last = int(since.timestamp()), int(until.timestamp())
+    # A filter: an older date on a newer commit, as a rebase may leave it, does not end the walk.
+    filters = (f"--since-as-filter=@{first} +0000", f"--min-age={last}")
+    bound = f"--max-age={first - _WALK}"
+    words = ["rev-list", "--timestamp", bound, *filters, f"--max-count={MOST + 1}", "HEAD", "--"]
     try:
         process = await asyncio.create_subprocess_exec(
             *("git", "--no-pager", *settings, "-C", path, *words),

@@ -23,7 +23,8 @@ from orch_server.core.text import printable
 from orch_server.services.agents import AgentRegistry
 from orch_server.services.tokens import TokenFiles
 from orch_server.tmux import processes
-from orch_server.tmux.finder import PaneFinder, TmuxUnanswered
+from orch_server.tmux.bounded import TmuxUnanswered
+from orch_server.tmux.finder import PaneFinder
 
 LIFETIME = timedelta(minutes=10)
 _CACHE = 4096
@@ -111,7 +112,7 @@ class IdentityService:
             return await self._finder.list_panes(socket)
         found: list[Pane] = []
         for path in sorted(
-            {*self._registry.sockets(self._finder.host), self._finder.default_socket()}
+            {*self._registry.sockets(self._finder.host), self._finder.default_socket}
         ):
             found.extend(await self._finder.list_panes(path))
         return found

@@ -73,8 +73,9 @@ class MetricsService:
         kept = await self._store.read(table.progress)
         if kept is not None:
             return kept
-        first = await self._store.read(table.first_event_at)
-        return Progress(floor(min(first or now, now), Period.HOUR), 0, {})
+        oldest = await self._store.read(table.oldest_event)
+        since = now if oldest is None else min(oldest[1], now)
+        return Progress(floor(since, Period.HOUR), since, 0, {})
 
     async def _keep_hours(self, progress: Progress, last: datetime, now: datetime) -> None:
         course, feed = (
@@ -85,7 +86,8 @@ class MetricsService:
         if begins > progress.ends_at:
             await _follow(course, feed, begins)  # only what the agents did then is of use
         workshop = Workshop(self._store, self._clock)  # nobody who asks waits for this one
-        work = await workshop.between(begins, last, ALL, _LONG_PATIENCE)
+        since = max(begins, progress.since)
+        work = await workshop.between(since, last, ALL, _LONG_PATIENCE)
         known = dict(progress.agents)
         while begins < last:
             parts = await _follow(course, feed, begins + HOUR)
@@ -117,7 +119,8 @@ class MetricsService:
     async def get(self, since: datetime | None, session: str, period: Period | None) -> Metrics:
         """The figures since a time, a day ago when None; of one session, or of all for "".
 
-        The time begins with the hour, or the day, that `since` is in. Raises InvalidInput for a
+        The time begins with the hour, or the day, that `since` is in, or with the first of which
+        anything is known. Raises InvalidInput for a
         time that is to come or too long ago for so many steps, NotFound for an unknown session.
         """
         now = self._clock.now()
@@ -128,6 +131,7 @@ class MetricsService:
         kept = await self._store.read(lambda db: table.kept(db, period, begins, session))
         open_steps = await self._open_steps(period, begins, session, live, kept)
         steps = _course(kept | open_steps, period, now)
+        begins = steps[0][0] if steps else begins
         exact, notes = None, list(live.notes)
         if now - begins <= SHORT + DAY:
             exact = await self._percentiles(begins, session)
@@ -136,7 +140,14 @@ class MetricsService:
                 "Over more than three days the p95 and p99 are the greatest of the days, and the"
                 " median is the mean of theirs."
             )
-        return Metrics(compose(steps, exact), begins, now, tuple(notes))
+        since = await self._measured_since(begins, period, now) if steps else begins
+        return Metrics(compose(steps, exact), since, now, tuple(notes))
+
+    async def _measured_since(self, begins: datetime, period: Period, now: datetime) -> datetime:
+        """From when on the step is measured that begins then: all of it, but for the very first."""
+        oldest = await self._store.read(table.oldest_event)
+        is_first = oldest is not None and oldest[0] == 1 and floor(oldest[1], period) == begins
+        return min(oldest[1], now) if oldest is not None and is_first else begins
 
     async def _live(self, now: datetime, session: str) -> _Live:
         """The hours since the last one that is kept, up to now."""
@@ -149,7 +160,7 @@ class MetricsService:
             note = f"What happened since {begins:%Y-%m-%d %H:%M} UTC is still being computed."
             return _Live({}, (note,))
         course, feed = Course(begins, progress.agents), Feed(self._store, progress.number, now)
-        work = await self._workshop.between(begins, now, session, _PATIENCE)
+        work = await self._workshop.between(progress.since, now, session, _PATIENCE)
         hours: dict[datetime, Parts] = {}
         while begins < now:
             ends = min(begins + HOUR, now)
@@ -225,7 +236,7 @@ def _course(
 ) -> list[tuple[datetime, Parts]]:
     """Every step from the first of which anything is known up to now."""
     steps, length = [], HOUR if period is Period.HOUR else DAY
-    at = min(known, default=now)
+    at = min((at for at, parts in known.items() if parts), default=now)
     while at < now:
         steps.append((at, known.get(at, {})))
         at += length
@@ -238,9 +249,10 @@ def _window(since: datetime, period: Period | None, now: datetime) -> tuple[date
         raise InvalidInput("since", "The time since which is asked for is still to come.")
     period = period or (Period.HOUR if now - since <= SHORT else Period.DAY)
     begins = floor(since, period)
-    if (now - begins) / (HOUR if period is Period.HOUR else DAY) > _MOST_STEPS:
-        raise InvalidInput(
-            "since",
-            f"That is more than {_MOST_STEPS:,} steps ago; ask for a shorter time, or for days.",
-        )
+    length, steps, advice = HOUR, "hours", ", or for days"
+    if period is Period.DAY:
+        length, steps, advice = DAY, "days", ""
+    if (now - begins) / length > _MOST_STEPS:
+        message = f"That is more than {_MOST_STEPS:,} {steps} ago; ask for a shorter time{advice}."
+        raise InvalidInput("since", message)
     return begins, period

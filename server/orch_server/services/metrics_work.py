@@ -56,9 +56,10 @@ class Feed:
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """Phases and commits by the hour in which they ended. A session that is not in `commits` has no
-    worktree that could be read."""
+    """Phases and commits since a time, by the hour in which they ended. A session that is not in
+    `commits` has no worktree that could be read."""
 
+    since: datetime
     spans: list[Span]
     phases: Mapping[datetime, list[Ended]]
     commits: Mapping[str, Mapping[datetime, dict[str, datetime]]]
@@ -67,7 +68,8 @@ class Work:
     def add_to(self, parts: BySession, begins: datetime, ends: datetime) -> None:
         """Adds what belongs to this hour, which is over or runs."""
         commits = {session: hours.get(begins, {}) for session, hours in self.commits.items()}
-        add_work(parts, begins, ends, self.spans, self.phases.get(begins, []), commits)
+        phases = self.phases.get(begins, [])
+        add_work(parts, max(begins, self.since), ends, self.spans, phases, commits)
 
 
 class Workshop:
@@ -96,7 +98,7 @@ class Workshop:
         for name, its in paths.items():
             for path in its:
                 _add(commits, name, read[path])
-        return Work(spans, phases, commits, _notes(paths, read))
+        return Work(begins, spans, phases, commits, _notes(paths, read))
 
     async def _commits(
         self, paths: set[str], begins: datetime, ends: datetime, patience: timedelta

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 
 from orch_server.core import session as rules
 from orch_server.core.agent import Agent, AgentView, WaitingFor
 from orch_server.core.agent_state import Explanation
-from orch_server.core.errors import Conflict, NotFound
+from orch_server.core.errors import Conflict, InvalidInput, NotFound
 from orch_server.core.event import Event, Wanted, check_after
 from orch_server.core.identity import Caller
 from orch_server.core.session import (
@@ -62,6 +62,7 @@ class SessionView:
     phases: tuple[CompletedPhase, ...] = ()
     dependencies: Dependencies = ()
     reports: tuple[StatusReport, ...] = ()
+    imported_metrics: Mapping[str, float] = field(default_factory=dict)
     ends_round: bool = False
 
 
@@ -138,6 +139,8 @@ class SessionStateService:
         VersionMismatch when another change came first."""
         rules.check_paths(paths, rules.MUTABLE)
         checked = _checked(changes)
+        if checked.get("completion") is rules.Completion.PENDING:
+            checked.setdefault("failure_reason", "")  # it goes on: the reason is over
         needs = checked.get("role_dependencies")
         actor = self._targets.name(caller)
 
@@ -317,6 +320,7 @@ class SessionStateService:
                 phases=tuple(known.phases.get(one.name, ())),
                 dependencies=known.dependencies.get(one.name, ()),
                 reports=tuple(known.reports.get(one.name, ())),
+                imported_metrics=known.figures.get(one.name, {}),
             )
             for one in found
         ]
@@ -369,6 +373,8 @@ def _checked(changes: Mapping[str, object], noun: str = "session") -> dict[str, 
     for path, value in changes.items():
         if path == "role_dependencies":
             checked[path] = rules.check_dependencies(value)  # type: ignore[arg-type]
+        elif path == "orchestrator_window" and int(value) < 0:  # type: ignore[call-overload]
+            raise InvalidInput("session.orchestrator_window", "A window's index is not below 0.")
         elif type(value) is str and value:  # not the words of an enum
             blank = not value.strip()
             checked[path] = "" if blank else clean_text(f"{noun}.{path}", value, _MAX_FIELD)[0]

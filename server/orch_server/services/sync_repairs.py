@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import replace
 
 from orch_server.core import sync
-from orch_server.core.agent import HELD, Agent, Liveness
+from orch_server.core.agent import HELD, Agent
 from orch_server.core.errors import Conflict, NotFound
 from orch_server.core.sync import Mismatch, MismatchKind
 from orch_server.core.sync_view import StoreView, TmuxView
@@ -19,12 +19,12 @@ from orch_server.services.heartbeat import HeartbeatService
 from orch_server.storage import agents as table
 from orch_server.storage import mismatches
 from orch_server.storage.store import Store, Transaction
-from orch_server.tmux.finder import TmuxUnanswered
-from orch_server.tmux.worktrees import Seen
+from orch_server.tmux.bounded import TmuxUnanswered
 
 logger = logging.getLogger(__name__)
 
-_SETTLED = frozenset({Liveness.UNMANAGED, Liveness.LOST})
+#: What is repaired by writing what tmux and the files say.
+_LEARNED = frozenset({MismatchKind.WINDOW_CHANGED, MismatchKind.WORKTREE_MISSING})
 _Learned = list[tuple[Agent, dict[str, object]]]
 
 
@@ -47,7 +47,7 @@ class Repairs:
         self._wake = wake
 
     async def repair(
-        self, store: StoreView, tmux: TmuxView, seen: Seen, found: list[Mismatch]
+        self, store: StoreView, tmux: TmuxView, found: list[Mismatch]
     ) -> list[Mismatch]:
         """The differences, those that were repaired marked so."""
         by_address = {agent.address: agent for agent in store.agents}
@@ -56,9 +56,9 @@ class Repairs:
             if mismatch.kind is MismatchKind.PANE_GONE and mismatch.safe:
                 if await self._unbind(by_address[mismatch.subject]):
                     repaired.add(mismatch.key)
-            elif mismatch.kind is MismatchKind.WINDOW_CHANGED:
+            elif mismatch.kind in _LEARNED and mismatch.safe:
                 repaired.add(mismatch.key)
-        await self._learn(store, tmux, seen, found)
+        await self._learn(store, tmux, found)
         await self._bring_home(store, tmux)
         return [replace(m, repaired=True) if m.key in repaired else m for m in found]
 
@@ -77,20 +77,24 @@ class Repairs:
         """Marks a session whose name nobody knows as failed."""
         await self._store.write(lambda tx: mismatches.fail_nameless(tx, session, reason))
 
+    async def release(self, agents: list[Agent]) -> None:
+        """Takes the panes that are gone from the agents of sessions that are gone."""
+        for agent in agents:
+            await self._unbind(agent)
+
     async def _unbind(self, agent: Agent) -> bool:
         """Takes the pane that is gone from an agent without a client, unless it has another one by
         now; returns whether it did."""
         at = agent.incarnation
         if at is None or self._heartbeat.partition_suspected or not self._is_same(agent):
             return False
-        if agent.liveness in _SETTLED and await self._has_another_pane(agent):
+        if await self._has_another_pane(agent):
             return True
         if not self._is_same(agent):
             return False
         freed = self._registry.unbind_pane(at)
         assert freed is not None
-        if freed.liveness is not agent.liveness:
-            self._heartbeat.on_liveness(freed)
+        self._heartbeat.on_liveness(freed)  # what was seen in the pane counts no more
         await self._store.write(lambda tx: table.register(tx, freed, actor=""))
         return True
 
@@ -104,8 +108,8 @@ class Repairs:
         }
         for agent in store.agents:
             lived = agent.epoch > 0 or store.detail(agent).window_index is not None
-            lost = lived and agent.incarnation is None and agent.liveness in _SETTLED
-            if lost and agent.session in free and self._is_same(agent):
+            lost = lived and agent.incarnation is None and self._is_same(agent)
+            if lost and agent.session in free:
                 await self._has_another_pane(agent)
 
     async def _has_another_pane(self, agent: Agent) -> bool:
@@ -114,14 +118,14 @@ class Repairs:
         except TmuxUnanswered as exc:
             logger.info("pane not looked for", extra={"agent": agent.id, "why": exc.message})
             return False
-        if settled:
+        home = self._registry.get(agent.id)
+        if settled and home is not None:
+            self._heartbeat.on_liveness(home)
             self._wake(agent.id)
         return settled
 
-    async def _learn(
-        self, store: StoreView, tmux: TmuxView, seen: Seen, found: list[Mismatch]
-    ) -> None:
-        """Writes windows and worktrees that are not known yet, and windows that have changed."""
+    async def _learn(self, store: StoreView, tmux: TmuxView, found: list[Mismatch]) -> None:
+        """Writes windows and worktrees that are not known yet, or have changed."""
         moved = {m.subject for m in found if m.kind is MismatchKind.WINDOW_CHANGED}
         learned: _Learned = []
         for agent in store.agents:
@@ -133,8 +137,8 @@ class Repairs:
             if known.window_index is None or agent.address in moved:
                 news["window_index"] = panes[0].window_index
                 news["window_name"] = panes[0].window_name
-            if not known.worktree_path and panes[0].pid in seen.worktrees:
-                news["worktree_path"] = seen.worktrees[panes[0].pid]
+            if worktree := sync.new_worktree(agent, store, tmux):
+                news |= {"worktree_path": worktree, "worktree_learned": True}
             if news:
                 learned.append((agent, news))
         if learned:

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import tenacity
 
-from orch_server.core import sync
+from orch_server.core import sync, sync_names
 from orch_server.core.clock import Clock
 from orch_server.core.errors import Draining, Unavailable
 from orch_server.core.sync import Mismatch, MismatchKind
@@ -44,11 +44,12 @@ _NAME_TRIES = tenacity.AsyncRetrying(
     retry=tenacity.retry_if_exception_type(_Nameless),
     reraise=True,
 )
-_View = tuple[StoreView, dict[str, TmuxServer], worktrees.Seen]
+_View = tuple[StoreView, dict[str, TmuxServer]]
 
 
 class Synchronizer:
-    """Compares every 5 min, and soon after a tmux server or a pane has ended."""
+    """Compares every 5 min, and soon after a tmux server or a pane has ended. `generation` is the
+    store's, by which it knows its marks."""
 
     def __init__(
         self,
@@ -65,7 +66,7 @@ class Synchronizer:
         self._registry = registry
         self._finder = finder
         self._clock = clock
-        self._generation = generation
+        self.generation = generation
         self._backups = backups
         self._bus = bus
         self._repairs = repairs
@@ -105,15 +106,17 @@ class Synchronizer:
         """
         async with self._running:
             named: list[Mismatch] = []
-            store, tmux, seen = await self._look()
-            if not dry_run and not sync.unanswered(tmux) and sync.missing_names(store, tmux):
+            store, tmux = await self._look()
+            if not dry_run and not sync.unanswered(tmux) and sync_names.missing_names(store, tmux):
                 named = await self._repair_names()
-                store, tmux, seen = await self._look()
+                store, tmux = await self._look()
             found = sync.compare(store, tmux, self._clock.now())
             silent = sync.unanswered(tmux)
             if not dry_run:
-                found = [*named, *await self._repairs.repair(store, tmux, seen, found)]
+                found = [*named, *await self._repairs.repair(store, tmux, found)]
                 await self._store.write(lambda tx: mismatches.record(tx, found, silent))
+                # Only now: that the session is gone is known from its agents' panes until then.
+                await self._repairs.release(sync.homeless(store, tmux, found))
                 if self._watching:
                     self._follow(store, tmux)
         told = sorted((m for m in found if not m.in_grace), key=lambda m: m.key)
@@ -124,20 +127,21 @@ class Synchronizer:
         then."""
         agents = tuple(self._registry.all())
         stored = await self._store.read(mismatches.load)
-        host, default = self._finder.host, self._finder.default_socket()
+        host, default = self._finder.host, self._finder.default_socket
         sockets = {default, *self._registry.sockets(host), *(s for *_, s in stored.known if s)}
         servers = await asyncio.gather(*(self._finder.look(socket) for socket in sorted(sockets)))
         tmux = {server.socket: server for server in servers}
         here = [a for a in agents if a.incarnation is None or a.incarnation.host == host]
         known = {agent.id: stored.details[agent.id] for agent in here if agent.id in stored.details}
         seen = await worktrees.look(
+            self._finder.calls,
             {detail.worktree_path for detail in known.values() if detail.worktree_path},
             {pane.pid for agent in here for pane in sync.places(agent, tmux)},
             {a.incarnation.server_pid for a in here if a.incarnation is not None},
         )
         view = StoreView(
             host=host,
-            generation=self._generation,
+            generation=self.generation,
             default_socket=default,
             backups=str(self._backups),
             sessions=stored.sessions,
@@ -146,10 +150,11 @@ class Synchronizer:
             names=stored.names,
             living=seen.servers,
             lost_paths=seen.lost,
+            worktrees=seen.worktrees,
             known=stored.known,
             imported=stored.imported,
         )
-        return view, tmux, seen
+        return view, tmux
 
     async def _repair_names(self) -> list[Mismatch]:
         """Gives sessions their missing names; those that get none in three tries are given up."""
@@ -165,10 +170,10 @@ class Synchronizer:
 
     async def _try_names(self, repaired: list[Mismatch]) -> bool:
         """Repairs what can be; returns whether another try may tell more."""
-        store, tmux, _ = await self._look()
+        store, tmux = await self._look()
         if sync.unanswered(tmux):
             return False  # no verdict: the next run looks again
-        names = sync.missing_names(store, tmux)
+        names = sync_names.missing_names(store, tmux)
         found = sync.compare(store, tmux, self._clock.now())
         for mismatch in found:
             name = names[mismatch.session][0] if mismatch.session in names else None
@@ -181,16 +186,18 @@ class Synchronizer:
         return any(name is None for name, _ in names.values())
 
     async def _give_up_nameless(self) -> None:
-        store, tmux, _ = await self._look()
+        store, tmux = await self._look()
         if sync.unanswered(tmux):
             return
-        for session, (name, fitting) in sync.missing_names(store, tmux).items():
+        for session, (name, fitting) in sync_names.missing_names(store, tmux).items():
             if name is None:
-                await self._repairs.give_up(session, sync.why_unnamed(fitting))
+                why = sync_names.why_unnamed(store.sessions[session], store, fitting)
+                await self._repairs.give_up(session, why)
 
     def _follow(self, store: StoreView, tmux: dict[str, TmuxServer]) -> None:
         """Watches the tmux servers, and the first processes of the agents' panes."""
-        panes = [pane.pid for agent in store.agents for pane in sync.places(agent, tmux)[:1]]
+        places = (sync.places(agent, tmux)[:1] for agent in store.agents)
+        panes = [pane.pid for found in places for pane in found if not pane.dead]
         servers = [server.pid for server in tmux.values()]
         self._processes.follow([*servers, *panes[:_PANES]])
 

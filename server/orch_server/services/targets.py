@@ -245,7 +245,7 @@ class Targets:
         return await self._registry.register_unmanaged(pane, panes, reserved)
 
     async def _panes(self, caller: Caller) -> list[Pane]:
-        sockets = {*self._registry.sockets(self._finder.host), self._finder.default_socket()}
+        sockets = {*self._registry.sockets(self._finder.host), self._finder.default_socket}
         if isinstance(caller, InPane):
             sockets.add(caller.incarnation.socket)
         found: list[Pane] = []

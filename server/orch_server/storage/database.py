@@ -10,6 +10,7 @@ import logging
 import stat
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 import apsw
 from peewee import DatabaseError, PeeweeException
@@ -25,12 +26,26 @@ _FIRST_SAFE_SQLITE = (3, 51, 3)
 
 
 class Database(APSWDatabase):  # type: ignore[misc]
-    """A database whose connections also bind datetimes, which peewee's migration runner needs."""
+    """A database whose connections also bind datetimes, which peewee's migration runner needs.
+
+    It holds its connections itself, beside the threads that use them: when uvloop starts a process,
+    the forked child drops what belongs to other threads, and closing a connection there would wait
+    for ever for a mutex that one of them held. The event loop would wait with it.
+    """
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self._held: list[apsw.Connection] = []
 
     def _connect(self) -> apsw.Connection:
         connection: apsw.Connection = super()._connect()
         connection.convert_binding = _bind
+        self._held.append(connection)
         return connection
+
+    def _close(self, connection: apsw.Connection) -> None:
+        super()._close(connection)
+        self._held.remove(connection)
 
 
 def _bind(_cursor: apsw.Cursor, _index: int, value: object) -> str:

@@ -26,18 +26,26 @@ _WAITS = """select agent_id, approver_role, action, request_id, id, created_at, 
 _TASKS = """select t.id, t.agent_id, t.note, t.state, t.form, t.every,
     coalesce(t.next_at, t.due_at), t.fired_at, t.created_at, i.record
     from task t left join imported i on i.subject = t.id and i.record >= 'task:'
-        and i.record < 'task;' left join import_run r on r.id = i.run_id
+        and i.record < 'task;'
     where t.state in ('PENDING', 'PAUSED') or (t.state = 'EXPIRED' and exists
-        (select 1 from occurrence o where o.task_id = t.id and o.decided_at = r.at))
+        (select 1 from occurrence o join import_run e on e.at = o.decided_at
+            where o.task_id = t.id and i.record is not null))
     order by t.number"""
+# Texts of users that have not arrived; those of notes too, since a note that was sent is over.
 _MESSAGES = """select d.id, d.agent_id, d.text, d.priority, d.state, d.created_at, d.updated_at,
     i.record
     from delivery d left join imported i on i.subject = d.id and i.record >= 'message:'
         and i.record < 'message;'
     where (i.record is not null and d.state not in ('CANCELLED', 'EXPIRED', 'DEAD', 'REFUSED'))
-        or (d.origin >= 'message:' and d.origin < 'message;'
-            and d.state in ('PENDING', 'OFFERED', 'PASTED'))
+        or (d.state in ('PENDING', 'OFFERED', 'PASTED')
+            and (d.origin >= 'message:' and d.origin < 'message;'
+                or d.origin >= 'task:' and d.origin < 'task;'))
     order by d.number"""
+# The name by which a session came may be another than its present one.
+_ZONES = """select v.session, r.zone from legacy_value v
+    join imported i on i.record = 'session:' || substr(v.record, 11)
+    join import_run r on r.id = i.run_id
+    where v.record >= 'directory:' and v.record < 'directory;'"""
 _METRICS = """select session, name, value from metric where period = 'IMPORTED' order by number"""
 
 
@@ -134,7 +142,8 @@ class KeptOut(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """All that is exported, of one moment. `rows` are the records that are only kept."""
+    """All that is exported, of one moment. `rows` are the records that are only kept; `zones` the
+    names of the zones that the imported sessions' times had, by session."""
 
     sessions: list[Session]
     agents: dict[str, list[AgentOut]]
@@ -147,6 +156,7 @@ class Snapshot:
     messages: list[MessageOut]
     kept: dict[str, list[KeptOut]]
     rows: list[str]
+    zones: dict[str, str]
 
 
 def snapshot(db: Database) -> Snapshot:
@@ -178,6 +188,7 @@ def snapshot(db: Database) -> Snapshot:
         rows(MessageOut._make, _MESSAGES),
         kept_values(db),
         [row[0] for row in run("select record from imported where subject = '' order by number")],
+        dict(run(_ZONES).fetchall()),
     )
 
 

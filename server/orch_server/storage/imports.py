@@ -17,14 +17,16 @@ from peewee import DatabaseError
 from orch_server.core.authorization import Authorization, AuthorizationState
 from orch_server.core.session import Session
 from orch_server.core.text import one_line
-from orch_server.storage import authorizations, database, sessions
+from orch_server.storage import authorizations, database, firing, sessions
 from orch_server.storage.columns import micros
 from orch_server.storage.lookup import new_id
 from orch_server.storage.store import Transaction
 
 #: Who did it, in events and as the sender of texts.
 ACTOR = "import"
+OVER = "Its session was over when it was imported."
 OVERDUE = "It was overdue when it was imported; nobody had decided in time."
+LATE = "It was overdue when the server first started after its import; nobody had decided in time."
 
 #: The tables that are filled in bulk, in the order in which they refer to each other.
 COLUMNS: Mapping[str, tuple[str, ...]] = {
@@ -64,21 +66,40 @@ COLUMNS: Mapping[str, tuple[str, ...]] = {
     "legacy_value": ("session", "record", "field", "value", "read_as"),
 }
 #: What may be there already when a session is: ours stays.
-_OURS_STAYS = frozenset(
-    {"agent_detail", "session_phase", "status_report", "role_dependency", "metric"}
+_OURS_STAYS = frozenset({"session_phase", "status_report", "role_dependency", "metric"})
+#: Of an agent that is there, what is empty is filled.
+_FILL = " on conflict (agent_id) do update set version = version + 1, " + ", ".join(
+    f"{name} = coalesce(nullif({name}, ''), excluded.{name})"
+    for name in COLUMNS["agent_detail"][3:]
 )
+_SET = ", ".join(f"{name} = ?" for name in COLUMNS["session"])
+_TAKE_OVER = f"update session set {_SET} where name = ?"  # noqa: S608 - constants
+_SEEN = "update agent set last_check_in_at = ? where id = ? and epoch = 0"
+_ENDED_BY_IMPORT = """update occurrence set decided_at = ? where decided_at = ? and task_id in
+    (select t.id from task t join agent a on a.id = t.agent_id where a.session = ?)"""
+_BARE = """select s.name from session s join import_run r on r.at = s.created_at where s.version = 1
+    and not exists (select 1 from agent a where a.session = s.name and a.epoch > 0)
+    and not exists (select 1 from imported i where i.record = 'session:' || s.name)"""
 
 
 @dataclass(slots=True)
 class Known:
     """What is in the store already. `imported` has the digest of each record that was imported;
-    `windows` the agent of a window, by session and index; `projects` the id of a path and name."""
+    `windows` the agent of a window, by session and index; `projects` the id of a path and name;
+    `kept` the imported sessions that are still there, under the names by which they came; `bare`
+    those that an import made of their notes and messages alone, untouched since."""
 
     sessions: dict[str, Session] = field(default_factory=dict)
     agents: dict[tuple[str, str], str] = field(default_factory=dict)
     windows: dict[tuple[str, int], str] = field(default_factory=dict)
     imported: dict[str, str] = field(default_factory=dict)
     projects: dict[tuple[str, str], str] = field(default_factory=dict)
+    kept: set[str] = field(default_factory=set)
+    bare: set[str] = field(default_factory=set)
+
+    def was_deleted(self, session: str) -> bool:
+        """Whether this session was imported and deleted since; its new name does not matter."""
+        return f"session:{session}" in self.imported and session not in self.kept
 
 
 def known(db: database.Database) -> Known:
@@ -89,12 +110,18 @@ def known(db: database.Database) -> Known:
         " left join agent_detail d on d.agent_id = a.id order by a.number"
     ).fetchall()
     projects = run("select path, name, id from project").fetchall()
+    kept = run(
+        "select substr(record, 11) from legacy_value"
+        " where record >= 'directory:' and record < 'directory;'"
+    ).fetchall()
     return Known(
         {session.name: session for session in sessions.all_sessions(db)},
         {(session, role): agent for session, role, agent, _ in agents},
         {(session, window): agent for session, _, agent, window in agents if window is not None},
         dict(run("select record, digest from imported").fetchall()),
         {(path, name): made for path, name, made in projects},
+        {name for (name,) in kept},
+        {name for (name,) in run(_BARE).fetchall()},
     )
 
 
@@ -125,16 +152,18 @@ def put(tx: Transaction, table: str, rows: Iterable[Sequence[Any]]) -> None:
     columns = COLUMNS[table]
     verb = "insert or ignore" if table in _OURS_STAYS else "insert"
     sql = f"{verb} into {table} ({', '.join(columns)}) values ({', '.join('?' * len(columns))})"
+    if table == "agent_detail":
+        sql += _FILL
     safe = (tuple(map(_safe, row)) for row in rows)
     tx.db.connection().executemany(sql, safe).fetchall()
 
 
-def begin(tx: Transaction, at: datetime, source: str, backup: str) -> str:
-    """Writes that there is an import, of this time, and returns its id."""
+def begin(tx: Transaction, at: datetime, source: str, backup: str, zone: str) -> str:
+    """Writes that there is an import, of this time, with times of that zone; returns its id."""
     run = new_id()
     tx.execute(
-        "insert into import_run (id, at, source, backup) values (?, ?, ?, ?)",
-        (run, micros(at), _safe(source), backup),
+        "insert into import_run (id, at, source, backup, zone) values (?, ?, ?, ?, ?)",
+        (run, micros(at), _safe(source), backup, zone),
     )
     return run
 
@@ -145,11 +174,32 @@ def change(tx: Transaction, session: Session) -> None:
     sessions.save(tx, filled, ACTOR, ("empty fields",))
 
 
-def wait(tx: Transaction, asked: Authorization, request_id: str) -> None:
-    """Writes a request for leave; one that is overdue has expired."""
+def take_over(tx: Transaction, row: Sequence[Any]) -> None:
+    """Writes all columns of a session that an import had made bare."""
+    tx.execute(_TAKE_OVER, (*map(_safe, row), row[0]))
+
+
+def see(tx: Transaction, seen: Iterable[tuple[int, str]]) -> None:
+    """Writes when agents, of which no client of ours was heard yet, had last checked in."""
+    tx.db.connection().executemany(_SEEN, seen).fetchall()
+
+
+def end(tx: Transaction, session: str, at: datetime) -> None:
+    """Ends the open notes of a session that turns out to have ended, by the import of this time."""
+    firing.expire_session(tx, session, ACTOR)
+    tx.execute(_ENDED_BY_IMPORT, (micros(at), micros(tx.now), session))
+
+
+def wait(tx: Transaction, asked: Authorization, request_id: str, why: str) -> None:
+    """Writes a request for leave; one that has expired says why."""
     authorizations.insert(tx, asked, request_id)
-    if asked.deadline_at <= tx.now:
-        authorizations.resolve(tx, asked, AuthorizationState.EXPIRED, "", OVERDUE)
+    if why:
+        expire(tx, asked, why)
+
+
+def expire(tx: Transaction, asked: Authorization, why: str = LATE) -> None:
+    """Writes that a request for leave has expired; nobody is told."""
+    authorizations.resolve(tx, asked, AuthorizationState.EXPIRED, "", why)
 
 
 def tell_session(tx: Transaction, name: str, detail: str) -> None:

@@ -59,9 +59,10 @@ _WORKTREES = """select s.name, d.worktree_path, p.path from session s
 @dataclass(frozen=True, slots=True)
 class Progress:
     """What is kept: the hours up to `ends_at`, the events up to `number`, and what each agent did
-    then."""
+    then. What comes after is measured `since` then, or since the first event of all."""
 
     ends_at: datetime
+    since: datetime
     number: int
     agents: Mapping[str, Doing]
 
@@ -96,10 +97,10 @@ def _took(db: Database, event: Event) -> float | None:
     return None if row is None else max(0.0, (event.at - from_micros(row[0])).total_seconds())
 
 
-def first_event_at(db: Database) -> datetime | None:
-    """When the oldest event happened that is still there."""
-    row = db.execute_sql("select at from event order by number limit 1").fetchone()
-    return None if row is None else from_micros(row[0])
+def oldest_event(db: Database) -> tuple[int, datetime] | None:
+    """The number and the time of the oldest event that is still there; the first of all is 1."""
+    row = db.execute_sql("select number, at from event order by number limit 1").fetchone()
+    return None if row is None else (row[0], from_micros(row[1]))
 
 
 def tell_start(tx: Transaction) -> None:
@@ -151,7 +152,8 @@ def progress(db: Database) -> Progress | None:
         return None
     agents = db.execute_sql("select agent_id, session, liveness, state from metric_agent")
     doing = {agent_id: Doing(*known) for agent_id, *known in agents.fetchall()}
-    return Progress(from_micros(row[0]) + HOUR, int(row[1]), doing)
+    ends_at = from_micros(row[0]) + HOUR
+    return Progress(ends_at, ends_at, int(row[1]), doing)
 
 
 def keep(

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 
 from orch_server.core import session as rules
+from orch_server.core import sync_advice as advice
 from orch_server.core.agent import Agent
 from orch_server.core.alert import NewAlert, Severity
 from orch_server.core.errors import NotFound
@@ -102,8 +103,8 @@ def rename_session(tx: Transaction, old: str, new: str) -> None:
         raise NotFound(f"Session {old} lacks no name any more.")
     tx.execute("pragma defer_foreign_keys = 1")
     tx.execute(
-        "update session set name = ?, name_missing = 0, version = version + 1, updated_at = ?"
-        " where name = ?",
+        "update session set name = ?, name_missing = 0, failure_reason = '', version = version + 1,"
+        " updated_at = ? where name = ?",
         (new, micros(tx.now), old),
     )
     for table in SESSION_COLUMNS:
@@ -126,7 +127,7 @@ def fail_nameless(tx: Transaction, name: str, reason: str) -> None:
     changes: dict[str, object] = {"completion": Completion.FAILED, "failure_reason": reason}
     sessions.save(tx, rules.update(old, changes, paths, 0, tx.now), "", paths)
     firing.expire_session(tx, name, "")
-    text = f"Session {name} is marked failed: {reason}."
+    text = f"Session {name} is marked failed: {reason}. {advice.look_again(name)}"
     raise_alert(tx, NewAlert(Severity.WARNING, NAME_ALERT, name, text, name))
 
 

@@ -40,7 +40,8 @@ def _unlink(table: str) -> str:
 
 
 #: In an order in which what refers to others goes first. The newest event stays, since numbers go
-#: on after it; alerts about the audit stay, since they are what says that somebody was told.
+#: on after it; alerts about the audit stay, since they are what says that somebody was told. Texts
+#: of an import keep their old times and are as old as the import, which is their `not_before`.
 PRUNABLE = (
     Prunable("occurrence", "decided_at < ?1"),
     Prunable(
@@ -54,7 +55,8 @@ PRUNABLE = (
     ),
     Prunable(
         "delivery",
-        """state not in ('PENDING', 'OFFERED', 'PASTED') and updated_at < ?1
+        """state not in ('PENDING', 'OFFERED', 'PASTED') and max(updated_at,
+                iif(origin >= 'import:' and origin < 'import;', not_before, 0)) < ?1
             and (reply_patience = 0 or reply_at is not null)""",
         (_unlink("task"), _unlink("occurrence")),
     ),

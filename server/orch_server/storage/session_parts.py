@@ -33,9 +33,12 @@ _REPORTS = """select session, role, topic, status, detail, at from status_report
     where session between ? and ? order by session, role"""
 _NEEDS = """select session, role, needs from role_dependency
     where session between ? and ? order by number"""
+_FIGURES = """select session, name, value from metric
+    where period = 'IMPORTED' and session between ? and ? order by name"""
 _COLUMNS = (
     *("version", "window_index", "window_name", "briefed_at", "worktree_path", "branch"),
     *("commit_hash", "imported_alive", "imported_exhausted", "imported_credit_reset"),
+    "worktree_learned",
 )
 _DETAIL = f"select d.agent_id, {', '.join('d.' + c for c in _COLUMNS)} from agent_detail d"  # noqa: S608
 _DETAILS = f"""{_DETAIL} join agent a on a.id = d.agent_id
@@ -54,6 +57,7 @@ class Parts:
     reports: dict[str, list[StatusReport]] = field(default_factory=dict)
     dependencies: dict[str, Dependencies] = field(default_factory=dict)
     details: dict[str, AgentDetail] = field(default_factory=dict)
+    figures: dict[str, dict[str, float]] = field(default_factory=dict)
 
 
 def read(db: Database, first: str = "", last: str = LAST) -> Parts:
@@ -71,7 +75,11 @@ def read(db: Database, first: str = "", last: str = LAST) -> Parts:
         session: tuple((role, tuple(of)) for role, of in roles.items())
         for session, roles in needs.items()
     }
-    return Parts(dict(found), dict(reports), dependencies, details(db, first, last))
+    figures: dict[str, dict[str, float]] = defaultdict(dict)
+    for session, name, value in _rows(db, _FIGURES, first, last):
+        figures[session][name] = value
+    known = details(db, first, last)
+    return Parts(dict(found), dict(reports), dependencies, known, dict(figures))
 
 
 def details(db: Database, first: str = "", last: str = LAST) -> dict[str, AgentDetail]:
@@ -180,7 +188,7 @@ def _phase(name: str, began: int | None, ended: int | None, length: int | None) 
 
 
 def _detail(row: tuple[Any, ...]) -> AgentDetail:
-    _, version, index, name, briefed, worktree, branch, commit, alive, exhausted, reset = row
+    _, version, index, name, briefed, worktree, branch, commit, alive, exhausted, reset = row[:11]
     return AgentDetail(
         version=version,
         window_index=index,
@@ -192,6 +200,7 @@ def _detail(row: tuple[Any, ...]) -> AgentDetail:
         imported_alive=None if alive is None else bool(alive),
         imported_exhausted=None if exhausted is None else bool(exhausted),
         imported_credit_reset=reset,
+        worktree_learned=bool(row[11]),
     )
 
 

@@ -65,6 +65,7 @@ class AgentDetailRow(Row):
     imported_alive = BooleanField(null=True)
     imported_exhausted = BooleanField(null=True)
     imported_credit_reset = TextField()
+    worktree_learned = BooleanField()
 
     class Meta:
         table_name = "agent_detail"
@@ -155,13 +156,14 @@ class MismatchRow(Row):
 
 
 class ImportRunRow(Row):
-    """One import. `spread_at`: when the server first started after it, and overdue notes were given
-    times that do not fall together."""
+    """One import. `zone` is that of the old system's times. `spread_at`: when the server first
+    started after it, and what was overdue got times that do not fall together."""
 
     id = TextField(unique=True)
     at = TimeField()
     source = TextField()
     backup = TextField()
+    zone = TextField()
     spread_at = TimeField(null=True)
 
     class Meta:

@@ -12,23 +12,18 @@ import asyncio
 import logging
 import os
 import stat
-import threading
-from collections.abc import Callable
 from pathlib import Path
-from typing import TypeVar
 
 import libtmux
 import tenacity
 from libtmux.exc import LibTmuxException
 
-from orch_server.core.errors import Unavailable
 from orch_server.core.identity import Incarnation, Pane
 from orch_server.core.sync_view import Answer, TmuxServer, TmuxSession
+from orch_server.tmux.bounded import Bounded, TmuxUnanswered
 
 logger = logging.getLogger(__name__)
 
-T = TypeVar("T")
-_DEADLINE = 3.0
 _SEPARATOR = "|~|"
 #: tmux prints a user's option as it is: a line break in one would make a row of its own.
 _ROLE = "#{s/[^a-zA-Z0-9 _-]/?/:@orch_role}"
@@ -50,17 +45,14 @@ _RETRY = tenacity.AsyncRetrying(
 )
 
 
-class TmuxUnanswered(Unavailable):
-    """tmux did not answer; nothing is known of its panes."""
-
-    reason = "TMUX_UNANSWERED"
-
-
 class PaneFinder:
-    """Lists the panes of the tmux servers on this host."""
+    """Lists the panes of the tmux servers on this host. `default_socket` is that of the tmux server
+    that `tmux` without options speaks to."""
 
-    def __init__(self, host: str) -> None:
+    def __init__(self, host: str, default_socket: str) -> None:
         self.host = host
+        self.calls = Bounded()
+        self.default_socket = default_socket
 
     async def list_panes(self, socket: str) -> list[Pane]:
         """All panes of the tmux server on this socket; none when it does not run.
@@ -73,9 +65,9 @@ class PaneFinder:
         try:
             async for attempt in _RETRY.copy():  # one is not for two callers at once
                 with attempt:
-                    lines = await bounded(lambda: _list_lines(own))
+                    lines = await self.calls.run(own, lambda: _list_lines(own))
                     return [self._pane(own, line) for line in lines]
-        except (LibTmuxException, ValueError) as exc:
+        except (LibTmuxException, OSError, ValueError) as exc:
             raise TmuxUnanswered(f"tmux on {socket} gave no usable answer ({exc}).") from exc
         raise AssertionError("unreachable: the last attempt raises")
 
@@ -87,10 +79,10 @@ class PaneFinder:
             absent = await asyncio.to_thread(is_absent, socket)
             return TmuxServer(socket, Answer.NOT_RUNNING if absent else Answer.UNANSWERED)
         try:
-            code, lines, error = await bounded(lambda: _list_all(own))
+            code, lines, error = await self.calls.run(own, lambda: _list_all(own))
             if code == 0:
                 return self._server(socket, own, lines)
-        except (TmuxUnanswered, LibTmuxException, ValueError) as exc:
+        except (TmuxUnanswered, LibTmuxException, OSError, ValueError) as exc:
             logger.info(
                 "tmux gave no usable answer", extra={"tmux_socket": socket, "why": str(exc)}
             )
@@ -104,10 +96,6 @@ class PaneFinder:
         pid, started = found[0][:2] if found else (0, 0)
         sessions = tuple(session for _, _, session in found)
         return TmuxServer(socket, Answer.ANSWERED, pid, started, sessions, panes)
-
-    def default_socket(self) -> str:
-        """The socket of the tmux server that `tmux` without options speaks to."""
-        return f"/tmp/tmux-{os.getuid()}/default"  # noqa: S108 - where tmux has it
 
     def _pane(self, socket: str, line: str) -> Pane:
         fixed, _, names = line.partition(":")
@@ -176,33 +164,3 @@ def _own_socket(path: str) -> str:
     except OSError:
         return ""
     return str(real) if stat.S_ISSOCK(status.st_mode) and status.st_uid == os.getuid() else ""
-
-
-async def bounded(call: Callable[[], T]) -> T:
-    """The call's result, from a daemon thread. Raises TmuxUnanswered after the deadline."""
-    loop = asyncio.get_running_loop()
-    future: asyncio.Future[T] = loop.create_future()
-
-    def settle(result: T | None, error: BaseException | None) -> None:
-        if future.done():
-            return
-        if error is not None:
-            future.set_exception(error)
-        else:
-            future.set_result(result)  # type: ignore[arg-type]
-
-    def work() -> None:
-        result, error = None, None
-        try:
-            result = call()
-        except Exception as exc:  # top of the thread: it goes to the waiting caller
-            error = exc
-        if not loop.is_closed():
-            loop.call_soon_threadsafe(settle, result, error)
-
-    threading.Thread(target=work, name="tmux-finder", daemon=True).start()
-    try:
-        async with asyncio.timeout(_DEADLINE):
-            return await future
-    except TimeoutError as exc:
-        raise TmuxUnanswered(f"tmux did not answer within {_DEADLINE:g} s; try again.") from exc

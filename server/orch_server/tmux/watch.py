@@ -17,10 +17,12 @@ class ProcessWatch:
     def __init__(self, ended: Callable[[], None]) -> None:
         self._ended = ended
         self._fds: dict[int, int] = {}
+        self._gone: set[int] = set()
 
     def follow(self, pids: Collection[int]) -> None:
         """Watches these, the first first, and no others any more. One that is gone already has
-        ended now."""
+        ended now, once."""
+        self._gone &= set(pids)
         for pid in self._fds.keys() - set(pids):
             self._forget(pid)
         for pid in pids:
@@ -35,7 +37,9 @@ class ProcessWatch:
         try:
             fd = os.pidfd_open(pid)
         except ProcessLookupError:
-            self._ended()
+            if pid not in self._gone:
+                self._gone.add(pid)
+                self._ended()
             return
         except OSError:  # no pidfds here, or no more files: others see it in time
             return

@@ -8,7 +8,8 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from orch_server.tmux.finder import TmuxUnanswered, bounded, is_absent
+from orch_server.tmux.bounded import Bounded, TmuxUnanswered
+from orch_server.tmux.finder import is_absent
 
 _TMUX = "tmux: server"
 
@@ -23,11 +24,13 @@ class Seen:
     servers: frozenset[int] = frozenset()
 
 
-async def look(paths: Collection[str], pids: Collection[int], servers: Collection[int]) -> Seen:
+async def look(
+    calls: Bounded, paths: Collection[str], pids: Collection[int], servers: Collection[int]
+) -> Seen:
     """What the files say of these paths, processes and tmux servers; when they do not answer in
     time, that no path is lost and every server runs."""
     try:
-        return await bounded(lambda: _look(paths, pids, servers))
+        return await calls.run("files", lambda: _look(paths, pids, servers))
     except TmuxUnanswered:
         return Seen(servers=frozenset(servers))
 
@@ -45,9 +48,21 @@ def _git_folder(pid: int) -> str:
     """The top of the git worktree that the process is in; "" when there is none."""
     try:
         here = Path(f"/proc/{pid}/cwd").readlink()
+        if not here.is_dir():  # what is around one that was deleted is another worktree
+            return ""
     except OSError:
         return ""
-    return next((str(p) for p in (here, *here.parents) if os.path.lexists(p / ".git")), "")
+    found = next((str(p) for p in (here, *here.parents) if os.path.lexists(p / ".git")), "")
+    return found if _is_text(found) else ""
+
+
+def _is_text(path: str) -> bool:
+    """Whether the path is text that can be stored: a folder may have any bytes for a name."""
+    try:
+        path.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _is_tmux(pid: int) -> bool:

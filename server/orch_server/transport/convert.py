@@ -31,6 +31,7 @@ from orch_server.core.delivery import DeliveryState
 from orch_server.core.errors import InvalidInput
 from orch_server.core.fusion import TELLS
 from orch_server.core.identity import Incarnation
+from orch_server.core.session import AgentDetail
 from orch_server.core.text import one_line
 from orch_server.services.binding import Introduction
 
@@ -217,7 +218,17 @@ def agent(view: AgentView) -> agent_pb2.Agent:
         branch=view.detail.branch,
         commit_hash=view.detail.commit_hash,
         detail_version=view.detail.version,
+        **({} if known.epoch else _imported(view.detail)),
     )
+
+
+def _imported(detail: AgentDetail) -> dict[str, Any]:
+    """The old system's last word; it means nothing once a client of ours was heard."""
+    return {
+        "imported_alive": detail.imported_alive,
+        "imported_exhausted": detail.imported_exhausted,
+        "imported_credit_reset": detail.imported_credit_reset,
+    }
 
 
 def introduction(hello: heartbeat_pb2.Hello) -> Introduction:

@@ -65,6 +65,7 @@ def session(view: SessionView) -> pb.Session:
         ],
         status_reports=[report(one) for one in view.reports],
         name_missing=known.name_missing,
+        imported_metrics=view.imported_metrics,
     )
 
 

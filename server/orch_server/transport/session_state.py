@@ -157,6 +157,7 @@ class SessionStateServicer(SessionStateServiceServicer):
         return pb.SynchronizeSessionsResponse(
             mismatches=[convert_session.mismatch(one) for one in found],
             unanswered_sockets=unanswered,
+            generation=self._synchronizer.generation,
         )
 
     async def CleanupSessions(

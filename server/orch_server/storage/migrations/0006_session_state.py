@@ -45,7 +45,8 @@ _TABLES = (
         commit_hash text not null default '',
         imported_alive integer,
         imported_exhausted integer,
-        imported_credit_reset text not null default ''
+        imported_credit_reset text not null default '',
+        worktree_learned integer not null default 0
     )""",
     """create table session_phase (
         number integer not null primary key,
@@ -111,6 +112,7 @@ _TABLES = (
         at bigint not null,
         source text not null,
         backup text not null,
+        zone text not null,
         spread_at bigint
     )""",
     """create table imported (
