@@ -6,18 +6,19 @@
 only.
 """
 
+import os
 import sys
 from pathlib import Path
 
-while True:
-    with Path(sys.argv[1]).open() as orders:
-        for order in orders:
-            word, _, rest = order.rstrip("\n").partition(" ")
-            if word == "exit":
-                sys.exit(int(rest))
-            text = f"{rest}\r\n"
-            if word == "show":
-                screen = Path(rest).read_text("utf-8").partition("\n---\n")[2].rstrip("\n")
-                text = "\x1b[0m\x1b[H\x1b[2J" + screen.replace("\n", "\r\n")
-            sys.stdout.write(text)
-            sys.stdout.flush()
+# For writing too, so that it never ends: an order that came between two openings would be lost.
+with os.fdopen(os.open(sys.argv[1], os.O_RDWR)) as orders:
+    for order in orders:
+        word, _, rest = order.rstrip("\n").partition(" ")
+        if word == "exit":
+            sys.exit(int(rest))
+        text = f"{rest}\r\n"
+        if word == "show":
+            screen = Path(rest).read_text("utf-8").partition("\n---\n")[2].rstrip("\n")
+            text = "\x1b[0m\x1b[H\x1b[2J" + screen.replace("\n", "\r\n")
+        sys.stdout.write(text)
+        sys.stdout.flush()
