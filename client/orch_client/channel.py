@@ -27,12 +27,15 @@ _SERVICE_CONFIG = (
     '{"methodConfig":[{"name":[{}],"retryPolicy":{"maxAttempts":5,"initialBackoff":"0.1s",'
     '"maxBackoff":"1s","backoffMultiplier":2,"retryableStatusCodes":["UNAVAILABLE"]}}]}'
 )
-OPTIONS = (
-    ("grpc.service_config", _SERVICE_CONFIG),
+_BACKOFF = (
     ("grpc.initial_reconnect_backoff_ms", 100),
     ("grpc.min_reconnect_backoff_ms", 100),
     ("grpc.max_reconnect_backoff_ms", 1000),
 )
+OPTIONS = (("grpc.service_config", _SERVICE_CONFIG), *_BACKOFF)
+#: Of a stream that its caller opens anew: a retry by the channel may wait for ever when the server
+#: is killed just as the stream begins.
+STREAM_OPTIONS = (("grpc.enable_retries", 0), *_BACKOFF)
 _EXIT = {
     grpc.StatusCode.INVALID_ARGUMENT: errors.USAGE,
     grpc.StatusCode.UNAVAILABLE: errors.UNREACHABLE,

@@ -79,7 +79,7 @@ class Feed:
     async def _connected(self, target: str) -> None:
         """Until the connection breaks."""
         metadata = await _aside(lambda: channel.credentials(target))
-        async with grpc.aio.insecure_channel(target, options=channel.OPTIONS) as opened:
+        async with grpc.aio.insecure_channel(target, options=channel.STREAM_OPTIONS) as opened:
             stub = session_state_pb2_grpc.SessionStateServiceStub(opened)
             await self._ask(stub, metadata)
             happened = asyncio.Event()

@@ -43,7 +43,7 @@ def _once(watch: Any, take: Callable[[Any], None], left: float | None) -> bool:
     target = channel.address()
     try:
         metadata = channel.credentials(target)
-        with grpc.insecure_channel(target, channel.OPTIONS) as opened:
+        with grpc.insecure_channel(target, channel.STREAM_OPTIONS) as opened:
             for message in watch(opened, left, metadata):
                 take(message)
         return True
