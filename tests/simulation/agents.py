@@ -31,6 +31,7 @@ class Sim:
     credential: str = ""
     detail: str = ""
     got: list[tuple[int, str]] = field(default_factory=list)
+    _typed: set[str] = field(default_factory=set)
     stream: Stream | None = None
     state: str = "IDLE"
     since: int = 0
@@ -123,7 +124,10 @@ class Sim:
                 await self._take(stream, frame.offer)
 
     async def _take(self, stream: Stream, offer: delivery_pb2.DeliveryOffer) -> None:
-        self.got.append((self.minute, offer.text))
+        # As a pane does by its guard: what is offered anew after a restart may be there already.
+        if offer.delivery_id not in self._typed:
+            self._typed.add(offer.delivery_id)
+            self.got.append((self.minute, offer.text))
         await stream.report(offer, "PASTED")
         await stream.report(offer, "CONFIRMED")
         minutes = self.on_text(offer.text)
