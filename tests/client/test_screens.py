@@ -275,6 +275,17 @@ def test_the_same_limit_said_again_is_another_one() -> None:
     assert 0 not in contexts
 
 
+def test_a_limit_is_the_same_when_its_menu_is_closed() -> None:
+    recorded = Path(kinds.SHIPPED) / "fixtures/claude/2.1.197-limit-menu.screen"
+    opened = fixture.read(recorded).screen
+    rows = opened.split("\n")
+    menu = next(at for at, row in enumerate(rows) if "/rate-limit-options" in row)
+    left = "\n".join(rows[:menu]) + f"\n{BOX}"
+    shown = [screen.read(_claude(), screen.parse(text)) for text in (opened, left)]
+    assert [reading.draft for reading in shown] == [None, ""]
+    assert shown[0].context == shown[1].context != 0
+
+
 @pytest.mark.parametrize("captured", ["", "\n\n\n", "   \n\x1b[0m  "])
 def test_a_screen_that_is_blank_still_starts(captured: str) -> None:
     assert screen.read(_claude(), screen.parse(captured)).state == "starting"

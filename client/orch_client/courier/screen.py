@@ -23,7 +23,7 @@ _HIDING = ASKING | {UNKNOWN}
 _ESCAPE = re.compile(r"\x1b(?:\[([0-9;:]*)([A-Za-z])|\][^\x07\x1b]*(?:\x07|\x1b\\)|.)")
 _MENU_LINES = 8
 _ENOUGH = 20  # letters of a text's end
-_AROUND = 400  # letters of what was said last
+_AROUND = 400  # letters of what was said up to a line
 _PLENTY = 400  # signs of a text's end, none of which need be a letter: more than rulers have
 _MARK = re.compile(r"^[^\w(\"'“]+")  # what stands before a line's words
 _EXTENDED = ("38", "48", "58")
@@ -46,7 +46,7 @@ class Line:
 class Reading:
     """What a screen shows: the state, the rule that told it, the composer's text ("" when it is
     empty, None when there is no composer), the words of the line that told it, "" when none did,
-    and, of a usage limit, a number that stands for what was said around that line, else 0."""
+    and, of a usage limit, a number that stands for what was said up to that line, else 0."""
 
     state: str
     rule: str
@@ -89,7 +89,7 @@ def read(kind: Kind, lines: list[Line]) -> Reading:
             hidden = rule.state in _HIDING
             told = _telling(rule, lines) or line
             words = _MARK.sub("", told.text).rstrip()
-            context = _context(kind, lines) if rule.state == LIMITED else 0
+            context = _context(kind, lines, line) if rule.state == LIMITED else 0
             return Reading(rule.state, rule.id, None if hidden else draft, words, context)
     if draft is None:
         return Reading(UNKNOWN, "", None)
@@ -188,11 +188,13 @@ def _match(rule: Rule, kind: Kind, lines: list[Line]) -> Line | None:
     return None
 
 
-def _context(kind: Kind, lines: list[Line]) -> int:
-    """Stands for what was said last, however it is wrapped, and whatever is in the composer."""
+def _context(kind: Kind, lines: list[Line], told: Line) -> int:
+    """Stands for what was said up to this line, however it is wrapped, and whatever is below it: a
+    menu comes and goes, and nothing new was said."""
     top = None if kind.composer is None else composer_top(kind.composer, lines)
-    said = essence("".join(line.text for line in lines[:top]))
-    return zlib.crc32(said[-_AROUND:].encode())
+    said, end = essence("".join(line.text for line in lines[:top])), essence(told.text)
+    upto = said.rfind(end) + len(end)
+    return zlib.crc32(said[max(0, upto - _AROUND) : upto].encode())
 
 
 def _telling(rule: Rule, lines: list[Line]) -> Line | None:

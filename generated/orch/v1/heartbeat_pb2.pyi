@@ -247,7 +247,7 @@ class Observation(_message.Message):
     detail: _builtins.str
     """The line that told it; at most 200 characters."""
     context: _builtins.int
-    """Of a usage limit: stands for what was said around the line, so that the same line, said again, is
+    """Of a usage limit: stands for what was said up to the line, so that the same line, said again, is
     another limit. 0 when it is not known.
     """
     def __init__(
