@@ -22,8 +22,9 @@ _ADDED = ("<system-reminder>\nAs you answer", "Available agent types", "<environ
 _WAIT_AT_MOST = 60.0
 #: An error with these is not tried again by Claude Code.
 _FINAL = {"x-should-retry": "false"}
-#: When the limits of the tests end, 2026-11-23 15:05:00 UTC: agents say it to the minute.
-RESETS_AT = 1_795_446_300
+#: When the limits of the tests end, 15:05 UTC the day after tomorrow: agents say it to the minute,
+#: and with its date when it is more than a day away.
+RESETS_AT = (int(time.time()) // 86_400 + 2) * 86_400 + 54_300
 #: 2100-01-01, a reset that no test lives to see.
 _FAR = 4_102_444_800
 

@@ -6,7 +6,7 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Callable
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -90,7 +90,9 @@ def test_a_limit_is_shown_with_the_time_at_which_it_ends(open_desk: OpenDesk, be
     ask(LIMIT)(desk)
     opens_menu(desk)
     evidence = becomes(desk, "USAGE_LIMITED")["evidence"]
-    assert evidence["detail"].startswith("You've hit your session limit · resets Nov 23")
+    day = datetime.fromtimestamp(RESETS_AT, UTC)
+    said = f"You've hit your session limit · resets {day:%b} {day.day}"
+    assert evidence["detail"].startswith(said)
     assert datetime.fromisoformat(evidence["reset_time"]).timestamp() == RESETS_AT
 
 
