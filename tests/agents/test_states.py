@@ -23,6 +23,8 @@ OpenDesk = Callable[..., Desk]
 BEAT = 1.0
 SELDOM = 300.0  # a beat so long that no screen is looked at while the test lasts
 ASKING = 1.0  # what it takes to ask, on a machine that does much else
+#: In a shell, so that the pane stays: with a pane that is gone goes what was told of its agent.
+UNDER_RUN = Setup(under=("orch-client", "run", "--"), shell=True)
 NEWCOMER = Setup(trusted=False, shell=True)
 SUBSCRIBED = Setup(account="subscription", shell=True)
 LIMIT = Answer(status=429, resets_at=RESETS_AT)
@@ -173,17 +175,18 @@ def test_an_agent_whose_pane_ends_with_it_is_dead(open_desk: OpenDesk, kind: str
     ask(Answer(held=True))(desk)
     until(lambda: busy(desk), "the turn")
     os.kill(_process(desk), signal.SIGKILL)
-    becomes(desk, "DEAD")
+    # Once that the pane is gone is known, so is nothing more of its agent: what was told stays.
+    until(lambda: "DEAD" in _told(desk), f"that {kind} is dead; {_told(desk)}")
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_crash_under_run_is_told_as_one(open_desk: OpenDesk, kind: str) -> None:
-    desk = open_desk(kind, Setup(under=("orch-client", "run", "--")), beat=BEAT)
-    desk.tmux.pane("other", "one")  # the tmux server stays
+    desk = open_desk(kind, UNDER_RUN, beat=BEAT)
     ask(Answer(held=True))(desk)
     until(lambda: busy(desk), "the turn")
     becomes(desk, "WORKING")
-    (agent,) = children(str(_process(desk)))
+    (run,) = children(str(_process(desk)))
+    (agent,) = children(run)
     os.kill(int(agent), signal.SIGKILL)
     evidence = becomes(desk, "DEAD")["evidence"]
     assert (evidence["source"], evidence["rule"]) == ("EVIDENCE_SOURCE_PROCESS", "exit")
@@ -191,11 +194,12 @@ def test_a_crash_under_run_is_told_as_one(open_desk: OpenDesk, kind: str) -> Non
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_an_agent_that_leaves_under_run_has_not_crashed(open_desk: OpenDesk, kind: str) -> None:
-    desk = open_desk(kind, Setup(under=("orch-client", "run", "--")), beat=BEAT)
-    desk.tmux.pane("other", "one")  # the tmux server stays
+    desk = open_desk(kind, UNDER_RUN, beat=BEAT)
     becomes(desk, "IDLE")
     leave(desk)
-    until(lambda: liveness(desk.home, desk.address) != "ALIVE", "the end of its client")
+    becomes(desk, "SHELL")
+    gone = ("UNMANAGED", "ENDED")
+    until(lambda: liveness(desk.home, desk.address) in gone, "the end of its client")
     assert state(desk.shown()) == "SHELL"
     assert desk.home.json("alerts") == []
 
@@ -203,3 +207,8 @@ def test_an_agent_that_leaves_under_run_has_not_crashed(open_desk: OpenDesk, kin
 def _process(desk: Desk) -> int:
     pid = desk.tmux.run("display-message", "-p", "-t", desk.pane.pane, "#{pane_pid}")
     return int(pid)
+
+
+def _told(desk: Desk) -> list[str]:
+    """The states that were told of the agent, one after the other."""
+    return [e["detail"].split()[0] for e in desk.home.json("events", "--kind", "agent.state")]
