@@ -64,6 +64,11 @@ def release(desk: Desk) -> None:
     desk.model.release()
 
 
+def let_go(desk: Desk) -> None:
+    """The tool may end."""
+    (desk.pane.work / "go").touch()
+
+
 def always(status: int) -> Act:
     """Sends a prompt to a model that answers all with this error."""
 
@@ -156,7 +161,7 @@ def refused(desk: Desk) -> bool:
 
 
 CLAUDE = ("claude",)
-TOOL = Answer(command="touch made; sleep 3")
+TOOL = Answer(command="touch made; until [ -e go ]; do sleep 0.1; done")
 LIMIT = Answer(status=429, resets_at=RESETS_AT)
 #: A day of an agent that a shell has started, in a folder that it does not know yet.
 DAY = (
@@ -166,7 +171,7 @@ DAY = (
     Step("done", release, idle, "IDLE"),
     Step("tool", ask(TOOL), asks_leave, "WAITING_PERMISSION"),
     Step("leave given", press("Enter"), busy, "WORKING", silent=True),
-    Step("tool done", lambda desk: None, idle, "IDLE"),
+    Step("tool done", let_go, idle, "IDLE"),
     Step(
         "question",
         ask(Answer(question="Which colour?")),
