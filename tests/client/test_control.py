@@ -43,6 +43,12 @@ def clients(tmux: Tmux, what: str = "#{client_pid}") -> list[str]:
     return tmux.run("list-clients", "-F", what).splitlines()
 
 
+def attached(tmux: Tmux, what: str = "#{client_pid}", count: int = 1) -> list[str]:
+    """The attached clients, once there are as many: tmux may answer one before it attaches it."""
+    until(lambda: len(clients(tmux)) >= count, f"{count} attached clients")
+    return clients(tmux, what)
+
+
 async def echo(control: Control, word: str) -> bool:
     """Whether a call is answered."""
     return await control.run("display-message", "-p", word) == f"{word}\n"
@@ -100,7 +106,7 @@ def test_one_connection_serves_all_calls(tmux: Tmux) -> None:
 
     async def body(control: Control) -> None:
         assert all(await asyncio.gather(*(echo(control, f"w{n}") for n in range(20))))
-        assert len(clients(tmux)) == 1
+        assert len(attached(tmux)) == 1
 
     use(tmux, body)
 
@@ -111,7 +117,7 @@ def test_when_its_session_ends_it_attaches_to_another(tmux: Tmux) -> None:
 
     async def body(control: Control) -> None:
         assert await echo(control, "before")
-        (session,) = clients(tmux, "#{client_session}")
+        (session,) = attached(tmux, "#{client_session}")
         tmux.run("kill-session", "-t", f"={session}")
         until(lambda: session not in clients(tmux, "#{client_session}"), "the end of the session")
         async with asyncio.timeout(PATIENCE):  # the old client may still answer before it leaves
@@ -127,13 +133,15 @@ def test_a_lost_control_client_is_replaced(tmux: Tmux, how: str) -> None:
 
     async def body(control: Control) -> None:
         assert await echo(control, "before")
-        (client,) = clients(tmux)
+        (client,) = attached(tmux)
         if how == "killed":
             os.kill(int(client), signal.SIGKILL)
         else:
             tmux.run("detach-client", "-s", "=atlas")
         until(lambda: client not in clients(tmux), "the end of the old client")
-        assert await answered(control)
+        async with asyncio.timeout(PATIENCE):  # the old client may still answer before it leaves
+            while not clients(tmux):
+                assert await answered(control)
         assert len(clients(tmux)) == 1
 
     use(tmux, body)
@@ -147,8 +155,8 @@ def test_a_persons_windows_keep_their_size(tmux: Tmux) -> None:
 
     async def body(control: Control) -> None:
         assert await echo(control, "attached")
+        assert len(attached(tmux, count=2)) == 2
         assert size() == "91x30"
-        assert len(clients(tmux)) == 2
 
     with person(tmux, "atlas", 91, 31):
         until(lambda: size() == "91x30", "the person's size")
@@ -167,7 +175,7 @@ def test_a_session_that_ends_with_its_last_client_is_not_attached_to(
         tmux.pane("beta", "b", "cat")
         monkeypatch.setattr(module, "_AGAIN", 0.0)
         assert await echo(control, "by-connection")
-        assert sorted(clients(tmux, "#{client_session}")) == ["atlas", "beta"]
+        assert sorted(attached(tmux, "#{client_session}", count=2)) == ["atlas", "beta"]
 
     with person(tmux, "atlas", 91, 31):
         tmux.run("set-option", "-t", "atlas", "destroy-unattached", "on")
@@ -189,16 +197,27 @@ def test_the_sessions_environment_stays(tmux: Tmux, monkeypatch: pytest.MonkeyPa
 
 def test_a_shell_command_that_hangs_holds_up_no_other_call(tmux: Tmux) -> None:
     pane = tmux.pane("atlas", "a", "cat")
+    fifo = tmux.home.path / "fifo"
+    os.mkfifo(fifo)
 
     async def body(control: Control) -> None:
-        slow = asyncio.create_task(
-            control.run("run-shell", "-t", pane, "exec sleep 20", deadline=1.0)
-        )
+        hangs = ("run-shell", "-t", pane, f"cat {fifo} >/dev/null")
+        slow = asyncio.create_task(control.run(*hangs, deadline=60.0))
         await asyncio.sleep(0)
         assert await echo(control, "meanwhile")
         assert not slow.done()
-        with pytest.raises(TmuxSilent):
-            await slow
+        await asyncio.to_thread(fifo.write_text, "at last")
+        await slow
+
+    use(tmux, body)
+
+
+def test_a_shell_command_that_hangs_is_given_up_after_its_deadline(tmux: Tmux) -> None:
+    pane = tmux.pane("atlas", "a", "cat")
+
+    async def body(control: Control) -> None:
+        with pytest.raises(TmuxSilent, match=r"within 0\.3 s"):
+            await control.run("run-shell", "-t", pane, "exec sleep 20", deadline=0.3)
 
     use(tmux, body)
 
@@ -210,7 +229,7 @@ def test_closing_under_a_stopped_server_ends_the_client_all_the_same(tmux: Tmux)
 
     async def body(control: Control) -> None:
         assert await echo(control, "x")
-        found.extend(map(int, clients(tmux)))
+        found.extend(map(int, attached(tmux)))
         os.kill(server, signal.SIGSTOP)
 
     try:
@@ -254,7 +273,7 @@ asyncio.run(main())
     for _ in range(10):
         done = subprocess.run([sys.executable, "-c", program], check=False, timeout=20)
         assert done.returncode == -signal.SIGKILL
-    until(lambda: not clients(tmux), "the end of all clients")
+        until(lambda: not clients(tmux), "the end of the client")
 
 
 def test_a_tmux_that_is_too_old_is_spoken_to_by_subprocesses(tmux: Tmux) -> None:
