@@ -5,6 +5,7 @@ What a client tells, and when, is seen here without a server's judgement between
 
 from __future__ import annotations
 
+import contextlib
 import socket
 import struct
 import threading
@@ -22,10 +23,11 @@ _LENGTH = struct.Struct("!I")
 
 
 class Peer(heartbeat_pb2_grpc.HeartbeatServiceServicer):
-    """Listens on the home's sockets. `beat` and `lease` are seconds; `pace`, both of them anew,
-    goes with the next ack."""
+    """Listens on the home's sockets. `beat` and `lease` are seconds, of which the lease is so long
+    that no stall of the machine ends a stream; `pace`, both of them anew, goes with the next
+    ack."""
 
-    def __init__(self, home: Home, tmux: Tmux, beat: float = 0.2, lease: float = 5.0) -> None:
+    def __init__(self, home: Home, tmux: Tmux, beat: float = 0.2, lease: float = 60.0) -> None:
         self.home, self.tmux = home, tmux
         self.beat, self.lease = beat, lease
         self.pace: tuple[float, float] | None = None
@@ -94,6 +96,12 @@ class Peer(heartbeat_pb2_grpc.HeartbeatServiceServicer):
             for o in self.observations
         ]
 
+    @property
+    def quiets(self) -> list[int]:
+        """For how many ms the screen had kept still, of the beats that tell it: a look that takes
+        long leaves it out."""
+        return [b.quiet.ToMilliseconds() for b in self.told("beat") if b.HasField("quiet")]
+
     def until_told(self, state: str) -> None:
         """Waits until the last state that was told begins so."""
         until(
@@ -129,7 +137,7 @@ class Peer(heartbeat_pb2_grpc.HeartbeatServiceServicer):
                 connection, _ = self._identity.accept()
             except OSError:  # closed
                 return
-            with connection:
+            with connection, contextlib.suppress(ConnectionError):  # who asked has ended
                 (length,) = _LENGTH.unpack(_exactly(connection, _LENGTH.size))
                 asked = identity_pb2.IdentifyRequest.FromString(_exactly(connection, length))
                 answer = self._facts(asked.pane_id).SerializeToString()
@@ -155,5 +163,8 @@ class Peer(heartbeat_pb2_grpc.HeartbeatServiceServicer):
 def _exactly(connection: socket.socket, size: int) -> bytes:
     data = b""
     while len(data) < size:
-        data += connection.recv(size - len(data))
+        part = connection.recv(size - len(data))
+        if not part:
+            raise ConnectionError("whoever asked has ended")
+        data += part
     return data
