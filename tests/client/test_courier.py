@@ -21,13 +21,18 @@ from orch_client.courier.guard import Guard, Status
 from orch_client.courier.offer import CONFIRMED, REFUSED, UNCONFIRMED
 from tests.client.conftest import Recorded, address, served
 from tests.client.conftest import deliver as send
-from tests.support import RECORDER, Home, Tmux, until
+from tests.support import PATIENCE, RECORDER, Home, Tmux, until
 
 GENERATION = "0a1b2c3d"
 
 
 def _offer(sequence: int, text: str, kind: str = "generic", generation: str = GENERATION) -> Offer:
     return Offer(sequence, generation, text, kind)
+
+
+def _command(tmux: Tmux, pane: str) -> str:
+    """What tmux sees in the foreground of the pane."""
+    return tmux.run("display-message", "-p", "-t", pane, "#{pane_current_command}")
 
 
 def test_a_fresh_number_is_pasted_once_and_entered(recorded: Recorded) -> None:
@@ -119,7 +124,7 @@ def test_a_dead_pane_is_refused_and_the_tmux_server_lives_on(home: Home, tmux: T
     tmux.run("set-option", "-g", "remain-on-exit", "on")
     pane = tmux.pane("atlas", "dead", f"exec cat >{record}")
     at = address(tmux, pane)
-    until(record.exists, "cat")
+    until(lambda: record.exists() and _command(tmux, pane) == "cat", "cat")
     assert send(at, _offer(1, "before")).state == CONFIRMED
     until(lambda: record.read_bytes() == b"before\n", "the text")
     os.kill(int(tmux.run("display-message", "-p", "-t", pane, "#{pane_pid}")), signal.SIGKILL)
@@ -173,7 +178,7 @@ def test_the_guard_refuses_when_another_command_has_the_pane(recorded: Recorded)
         tests = f"#{{?{guard.may_paste()},yes,no}}"
         return recorded.tmux.run("display-message", "-p", "-t", recorded.pane, tests)
 
-    now = recorded.tmux.run("display-message", "-p", "-t", recorded.pane, "#{pane_current_command}")
+    now = _command(recorded.tmux, recorded.pane)
     assert may_paste(now) == "yes"
     for other in ("bash", "", f"{now}x", "#{pane_current_command}", "#(echo x)"):
         assert may_paste(other) == "no"
@@ -227,6 +232,7 @@ def test_over_a_shell_the_text_is_displayed_and_never_run(
 
 def test_a_shell_in_the_place_of_an_agent_gets_nothing(home: Home, tmux: Tmux) -> None:
     pane = tmux.pane("atlas", "agent")
+    tmux.wait_for(pane, "bash-")
     outcome = send(address(tmux, pane), _offer(1, "touch orch-ran", kind="claude"))
     assert outcome.state == REFUSED
     assert "The agent has exited" in outcome.detail
@@ -292,6 +298,7 @@ def test_a_text_whose_tmux_client_was_killed_after_the_display_is_shown_once(
     home: Home, tmux: Tmux, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pane = tmux.pane("atlas", "shell")
+    tmux.wait_for(pane, "bash-")
     at = address(tmux, pane)
     _kill_tmux_client_once_after("run-shell", home, monkeypatch)
     outcome = send(at, _offer(1, "the text", kind=""))
@@ -321,9 +328,9 @@ def test_a_stopped_tmux_server_is_silent_after_the_deadline(recorded: Recorded) 
         asking = asyncio.create_task(
             speech.Subprocess(recorded.at.socket).run("display-message", "-p", "x", deadline=0.3)
         )
-        in_time, _ = await asyncio.wait({asking}, timeout=3)
+        in_time, _ = await asyncio.wait({asking}, timeout=PATIENCE)
         os.kill(recorded.at.server_pid, signal.SIGCONT)
-        with pytest.raises(speech.TmuxSilent):
+        with pytest.raises(speech.TmuxSilent, match=r"within 0\.3 s"):
             await asking
         assert in_time, "the deadline of 0.3 s had no effect while tmux was silent"
         await _reaped()
@@ -344,7 +351,7 @@ def test_an_offer_stands_while_tmux_is_silent(
         done, _ = await asyncio.wait({delivering}, timeout=0.7)
         os.kill(recorded.at.server_pid, signal.SIGCONT)
         assert not done
-        outcome = await asyncio.wait_for(delivering, 10)
+        outcome = await asyncio.wait_for(delivering, PATIENCE)
         await _reaped()
         return outcome
 
