@@ -4,6 +4,8 @@ whether the outcome says so."""
 from __future__ import annotations
 
 import asyncio
+import os
+import signal
 from collections.abc import Awaitable, Callable
 
 import pytest
@@ -46,17 +48,21 @@ def with_courier(body: Callable[[Courier], Awaitable[None]]) -> None:
     asyncio.run(run())
 
 
-def refused_then_ready(fake: FakePane, reason: str, then: str = "CONFIRMED") -> None:
-    """The first offer is refused for this reason; once the pane is ready the second arrives."""
+def refused_then_ready(
+    fake: FakePane, reason: str, clear: Callable[[], object] = lambda: None
+) -> None:
+    """The first offer is refused for this reason; once the pane is ready the second arrives. What
+    hinders passes by itself, or `clear` ends it."""
 
     async def body(courier: Courier) -> None:
         heard = Heard()
         await courier.serve(offer(1, "hello there"), fake.at, heard)
         assert [(o.state, o.reason) for o in heard.outcomes] == [("REFUSED", reason)]
+        clear()
         async with asyncio.timeout(PATIENCE):
             await heard.is_ready.wait()
         outcome = await served(courier, offer(2, "hello there"), fake.at)
-        assert outcome.state == then, outcome
+        assert outcome.state == "CONFIRMED", outcome
 
     with_courier(body)
     assert fake.received() == ["hello there"]
@@ -89,7 +95,7 @@ def test_an_idle_agent_gets_the_text_once(tmux: Tmux) -> None:
         "    indented\n\n\n        more",
     ],
 )
-def test_text_of_every_shape_is_received_as_it_is(tmux: Tmux, hasty: None, text: str) -> None:
+def test_text_of_every_shape_is_received_as_it_is(tmux: Tmux, text: str) -> None:
     fake = opened(tmux, "claude")
     outcome = send(fake.at, offer(1, text))
     assert outcome.state == "CONFIRMED", outcome
@@ -134,7 +140,7 @@ def test_what_the_agent_would_take_for_a_command_is_kept_from_it(
         "Press Enter to continue",
     ],
 )
-def test_a_text_that_speaks_of_screens_is_no_screen(tmux: Tmux, hasty: None, line: str) -> None:
+def test_a_text_that_speaks_of_screens_is_no_screen(tmux: Tmux, line: str) -> None:
     fake = opened(tmux, "claude", "--turn", "0.05", "0.05")
     texts = [f"The screen says:\n{line}", "and the next text"]
 
@@ -147,7 +153,7 @@ def test_a_text_that_speaks_of_screens_is_no_screen(tmux: Tmux, hasty: None, lin
                 outcome = heard.outcomes[-1]
                 sequence += 1
                 if outcome.state == "REFUSED":
-                    async with asyncio.timeout(3):
+                    async with asyncio.timeout(PATIENCE):
                         await heard.is_ready.wait()
             assert outcome.state == "CONFIRMED", outcome
 
@@ -180,12 +186,16 @@ def test_an_agent_that_draws_late_is_waited_for(tmux: Tmux, script: str) -> None
 
 
 def test_a_dialog_is_not_typed_into(tmux: Tmux) -> None:
-    fake = opened(tmux, "claude", "--script", "start:dialog=1", shows=DIALOG)
+    fake = opened(tmux, "claude", "--script", "start:dialog=4", shows=DIALOG)
     refused_then_ready(fake, "DIALOG_OPEN")
 
 
-@pytest.mark.parametrize("script", ["paste:dialog=2", "enter:dialog=2", "enter:hold=2"])
-def test_a_dialog_that_opens_mid_send_is_waited_for(tmux: Tmux, hasty: None, script: str) -> None:
+@pytest.mark.parametrize("script", ["paste:dialog=5", "enter:dialog=5", "enter:hold=5"])
+def test_a_dialog_that_opens_mid_send_is_waited_for(
+    tmux: Tmux, monkeypatch: pytest.MonkeyPatch, script: str
+) -> None:
+    for limit in ("_LANDS_WITHIN", "_EMPTY_FOR", "_TAKEN_WITHIN"):
+        monkeypatch.setattr(submit, limit, 4.0)  # less than the dialog lasts
     fake = opened(tmux, "claude", "--script", script)
     outcome = send(fake.at, offer(1, "hello there"))
     assert outcome.state == "CONFIRMED", outcome
@@ -229,7 +239,7 @@ def test_a_swallowed_enter_before_a_new_beginning_is_in_doubt(tmux: Tmux, hasty:
 
 
 def test_a_persons_draft_is_not_touched(tmux: Tmux) -> None:
-    fake = opened(tmux, "claude", "--script", "start:draft=1", shows=DRAFT.strip())
+    fake = opened(tmux, "claude", "--script", "start:draft=4", shows=DRAFT.strip())
     refused_then_ready(fake, "DRAFT_IN_COMPOSER")
 
 
@@ -240,12 +250,12 @@ def test_what_a_person_types_behind_the_text_is_not_sent_with_it(tmux: Tmux) -> 
 
 
 def test_a_busy_agent_is_waited_for(tmux: Tmux) -> None:
-    fake = opened(tmux, "claude", "--script", "start:busy=1", shows=BUSY)
+    fake = opened(tmux, "claude", "--script", "start:busy=4", shows=BUSY)
     refused_then_ready(fake, "AGENT_BUSY")
 
 
 def test_a_busy_agent_takes_what_is_immediate_into_its_queue(tmux: Tmux) -> None:
-    fake = opened(tmux, "claude", "--script", "start:busy=2", shows=BUSY)
+    fake = opened(tmux, "claude", "--script", "start:busy=8", shows=BUSY)
 
     async def body(courier: Courier) -> None:
         for sequence, text in enumerate(["first", "second\nof two", "third " * 200], 1):
@@ -264,11 +274,12 @@ def test_a_busy_agent_takes_what_is_immediate_into_its_queue(tmux: Tmux) -> None
 
 
 def test_a_stopped_agent_is_waited_for(tmux: Tmux) -> None:
-    fake = opened(tmux, "claude", "--script", "tick:stop=3", "--ticks", "0.01")
-    fake.tmux.run("set-option", "-g", "remain-on-exit", "on")
-    pid = int(tmux.run("display-message", "-p", "-t", fake.at.pane, "#{pane_pid}"))
-    until(lambda: programs.foreground(pid, "").stopped, "the agent to be stopped")
-    refused_then_ready(fake, "STOPPED")
+    fake = opened(tmux, "claude")
+    pane_pid = int(tmux.run("display-message", "-p", "-t", fake.at.pane, "#{pane_pid}"))
+    (started,) = fake.events()
+    os.kill(started["pid"], signal.SIGSTOP)
+    until(lambda: programs.foreground(pane_pid, "").stopped, "the agent to be stopped")
+    refused_then_ready(fake, "STOPPED", lambda: os.kill(started["pid"], signal.SIGCONT))
 
 
 @pytest.mark.parametrize("script", ["paste:stop=1", "enter:stop=1", "submit:stop=1"])
@@ -289,8 +300,8 @@ def test_text_that_scrolls_by_does_not_matter(tmux: Tmux, moment: str) -> None:
 def test_a_pane_in_copy_mode_is_waited_for(tmux: Tmux) -> None:
     fake = opened(tmux, "claude")
     fake.tmux.run("copy-mode", "-t", fake.pane)
-    fake.tmux.run("run-shell", "-d", "1", "-b", "-C", f"send-keys -t {fake.pane} -X cancel")
-    refused_then_ready(fake, "COPY_MODE")
+    leave = ("send-keys", "-t", fake.pane, "-X", "cancel")
+    refused_then_ready(fake, "COPY_MODE", lambda: fake.tmux.run(*leave))
 
 
 def test_a_pane_that_enters_copy_mode_mid_send_is_waited_for(tmux: Tmux) -> None:
