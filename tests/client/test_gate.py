@@ -319,7 +319,7 @@ def test_a_yes_of_the_policy_is_silent(home: Home, server: Server, tmux: Tmux) -
 
 
 def test_what_waits_too_long_is_to_be_tried_again(home: Home, server: Server, tmux: Tmux) -> None:
-    (said,) = _said_in_a_pane(home, tmux, _call(), deadline="1")
+    (said,) = _said_in_a_pane(home, tmux, _call(), deadline="10")
     (asked,) = _pending(home)
     assert said == (
         f"2 orch-client gate: blocked: pending, try again: Authorization {asked['id']} is pending"
