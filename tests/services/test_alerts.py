@@ -165,8 +165,6 @@ def test_a_refusing_receiver_is_tried_again_until_it_takes_it(folder: Path) -> N
 def test_after_six_attempts_in_vain_it_is_given_up_with_a_line_in_the_log(
     folder: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    port = closed_port()
-
     async def body(at: Telling) -> None:
         await at.raised()
         for attempt, wait in enumerate((5, 30, 120, 600, 3600), start=1):
@@ -179,27 +177,26 @@ def test_after_six_attempts_in_vain_it_is_given_up_with_a_line_in_the_log(
         said = [r for r in caplog.records if r.message == "alert not posted yet"]
         return [r.__dict__["attempts"] for r in said]
 
-    _run(folder, f"http://127.0.0.1:{port}/", body)
+    with closed_port() as port:
+        _run(folder, f"http://127.0.0.1:{port}/", body)
 
 
 def test_what_was_not_posted_is_posted_after_a_restart(folder: Path) -> None:
-    port = closed_port()
-    url = f"http://127.0.0.1:{port}/hook"
-
     async def before(at: Telling) -> None:
         await at.raised()
         await at.until(lambda a: "cannot be reached" in a.webhook_error)
 
-    _run(folder, url, before)
-
-    async def after() -> None:
+    async def after(url: str) -> None:
         async with telling(folder, url, START.replace(hour=15)) as at:
             await at.until(lambda a: a.webhook_at)
 
-    with receiver(port=port) as hook:
-        asyncio.run(asyncio.wait_for(after(), 30))
-        assert hook.got.get(timeout=PATIENCE).body["text"] == "It hangs."
-        assert hook.got.empty()
+    with closed_port() as port:
+        url = f"http://127.0.0.1:{port}/hook"
+        _run(folder, url, before)
+        with receiver(port=port) as hook:
+            asyncio.run(asyncio.wait_for(after(url), 30))
+            assert hook.got.get(timeout=PATIENCE).body["text"] == "It hangs."
+            assert hook.got.empty()
 
 
 def test_a_hanging_display_does_not_keep_the_webhook_from_being_told(folder: Path) -> None:

@@ -26,7 +26,7 @@ _NOW = datetime(2026, 11, 21, 12, tzinfo=UTC)
 
 async def _ends(task: asyncio.Task[object]) -> bool:
     """Whether the task ends after the one cancellation it was given."""
-    done, _ = await asyncio.wait({task}, timeout=2)
+    done, _ = await asyncio.wait({task}, timeout=PATIENCE)
     if not done:
         for _ in range(3):
             task.cancel()

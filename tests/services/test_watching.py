@@ -13,14 +13,15 @@ import pytest
 from orch_server.tmux import worktrees
 from orch_server.tmux.bounded import Bounded, TmuxUnanswered
 from orch_server.tmux.watch import ProcessWatch
+from tests.support import PATIENCE
 
 
 def test_while_a_call_hangs_no_other_of_its_key_is_begun() -> None:
-    released, begun = threading.Event(), []
+    released, begun = threading.Event(), threading.Semaphore(0)
 
     def hang() -> str:
-        begun.append(1)
-        assert released.wait(10)
+        begun.release()
+        assert released.wait(PATIENCE)
         return "late"
 
     async def body() -> None:
@@ -28,10 +29,12 @@ def test_while_a_call_hangs_no_other_of_its_key_is_begun() -> None:
         for _ in range(5):
             with pytest.raises(TmuxUnanswered):
                 await calls.run("a", hang)
-        assert len(begun) == 1
+        assert await asyncio.to_thread(begun.acquire, timeout=PATIENCE)
+        assert not begun.acquire(blocking=False)
+        calls._deadline = PATIENCE  # what does not hang has all the time it needs
         assert await calls.run("b", lambda: "another") == "another"
         released.set()
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(PATIENCE):
             while True:
                 try:
                     assert await calls.run("a", lambda: "again") == "again"
