@@ -283,10 +283,12 @@ class Agent:
         os.execv(sys.executable, sys.orig_argv)
 
     def _stop(self, seconds: float) -> None:
-        """Stops until a helper, which is no part of the foreground, lets it go on."""
-        wake = f"sleep {seconds:.3f}; kill -CONT {os.getpid()}"
+        """Stops until a helper, which is no part of the foreground, lets it go on. The helper does
+        so again and again: the first time may come before the stop."""
+        wake = f"while sleep {seconds:.3f}; do kill -CONT {os.getpid()} || exit; done"
         helper = subprocess.Popen(["/bin/sh", "-c", wake], start_new_session=True)
         os.kill(os.getpid(), signal.SIGSTOP)
+        os.killpg(helper.pid, signal.SIGKILL)
         helper.wait()
 
     def _tick(self) -> None:

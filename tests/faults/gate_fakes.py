@@ -173,6 +173,64 @@ class Peer:
         return self._first if self._kind in ("half", "whole") else b""
 
 
+class Relay:
+    """A port that passes each connection on to a server; `said` is all that came from clients."""
+
+    def __init__(self, to: str) -> None:
+        host, _, port = to.rpartition(":")
+        self._to = (host, int(port))
+        self._socket = socket.create_server(("127.0.0.1", 0))
+        self.address = f"127.0.0.1:{self._socket.getsockname()[1]}"
+        self.said = bytearray()
+        self._held: list[socket.socket] = []
+        self._threads = [threading.Thread(target=self._serve, daemon=True)]
+        self._threads[0].start()
+
+    def __enter__(self) -> Relay:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._socket.shutdown(socket.SHUT_RDWR)
+        self._threads[0].join(10)
+        for one in self._held:
+            _cut(one)
+        for thread in self._threads:
+            thread.join(10)
+        for one in (*self._held, self._socket):
+            one.close()
+
+    def _serve(self) -> None:
+        while True:
+            try:
+                near, _ = self._socket.accept()
+            except OSError:
+                return
+            self._held.append(near)
+            try:
+                far = socket.create_connection(self._to)
+            except OSError:  # the server is dead
+                _cut(near)
+                continue
+            self._held.append(far)
+            for way in ((near, far, self.said), (far, near, bytearray())):
+                self._threads.append(threading.Thread(target=_pass_on, args=way, daemon=True))
+                self._threads[-1].start()
+
+
+def _pass_on(source: socket.socket, target: socket.socket, said: bytearray) -> None:
+    with contextlib.suppress(OSError):
+        while data := source.recv(65_536):
+            said += data
+            target.sendall(data)
+    _cut(source)
+    _cut(target)
+
+
+def _cut(one: socket.socket) -> None:
+    with contextlib.suppress(OSError):
+        one.shutdown(socket.SHUT_RDWR)
+
+
 #: The beginning of HTTP/2, as a gRPC server says it, and nothing after it.
 SETTINGS = b"\x00\x00\x00\x04\x00\x00\x00\x00\x00"
 

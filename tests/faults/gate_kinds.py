@@ -8,9 +8,10 @@ import json
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from tests.faults.gate_fakes import Relay
 from tests.faults.gate_host import Outcome
-from tests.faults.gate_stand import AT_ONCE, PATIENT, SHORT, Case
-from tests.support import hold, until
+from tests.faults.gate_stand import AT_ONCE, PATIENT, SHORT, Case, Pane, Times
+from tests.support import until
 
 Act = Callable[[Case], Outcome]
 #: What must come of a case: the tool does not run; runs; runs if an approval of it was used.
@@ -64,7 +65,7 @@ def approved(case: Case) -> Outcome:
 def again(case: Case) -> Outcome:
     first = case.use(case.call(), SHORT)
     assert not first.ran, first
-    case.approve(case.pending() or case.ask(case.call()))
+    case.approve(next(iter(case.asked("PENDING")), "") or case.ask(case.call()))
     return case.use(case.call(), PATIENT)
 
 
@@ -78,13 +79,15 @@ def reordered(case: Case) -> Outcome:
 
 @kind("control: approved after the server's restart", RUNS)
 def over_a_restart(case: Case) -> Outcome:
-    use = case.start(case.call(), PATIENT)
-    asked = case.pending(use)
-    hold(0.5)  # a gate that has not heard "pending" yet gives up sooner than a server starts
-    case.stand.server.kill()
-    case.stand.heal()
-    case.approve(asked)
-    return use.finish()
+    with Relay(case.stand.address) as relay:
+        use = case.start(case.call(), PATIENT, env={"ORCH_ADDRESS": relay.address})
+        asked = case.pending(use)
+        # A gate that has not heard "pending" yet gives up sooner than a server starts.
+        until(lambda: b"/WaitAuthorization" in relay.said, "the gate's wait")
+        case.stand.server.kill()
+        case.stand.heal()
+        case.approve(asked)
+        return use.finish()
 
 
 @kind("control: allowed in a pane", RUNS, weight=1)
@@ -174,19 +177,29 @@ def other_agent(case: Case) -> Outcome:
     return case.use(case.call(), AT_ONCE, env={"ORCH_TOKEN": other.token})
 
 
+def _tries(case: Case) -> list[tuple[bytes, Times]]:
+    """More uses than it takes on a busy machine until one of them gets as far as to ask."""
+    return [(case.call(), AT_ONCE)] * 12
+
+
+def _asked_in(case: Case, pane: Pane) -> str:
+    """Uses the tool in the pane until it was asked for; returns the request's id."""
+    while not (asked := case.asked("PENDING")):
+        pane.use()
+    return asked[0]
+
+
 @kind("approved for another pane", weight=1)
 def other_pane(case: Case) -> Outcome:
-    pane, other = (case.pane((case.call(), AT_ONCE)) for _ in range(2))
-    pane.use()
-    case.approve(case.pending())
+    pane, other = (case.pane(*_tries(case)), case.pane((case.call(), AT_ONCE)))
+    case.approve(_asked_in(case, pane))
     return other.use()
 
 
 @kind("approved for the process that was in the pane before", weight=1)
 def other_process(case: Case) -> Outcome:
-    pane = case.pane((case.call(), SHORT), (case.call(), SHORT))
-    pane.use()
-    case.approve(case.pending())
+    pane = case.pane(*_tries(case))
+    case.approve(_asked_in(case, pane))
     pane.respawn()
     return pane.use()
 

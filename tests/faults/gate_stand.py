@@ -5,10 +5,10 @@ from __future__ import annotations
 import contextlib
 import json
 import random
-import re
 import resource
 import shlex
 import signal
+import socket
 import sqlite3
 import sys
 from collections.abc import Callable, Iterator
@@ -76,18 +76,18 @@ class Stand:
         self.dice = random.Random(seed)
         self.home = Home(beat=5)
         self.home.configure(POLICY)
-        self.server = Server(self.home, "--listen", self.home.address, "--listen", "127.0.0.1:0")
+        # While the server is dead, nobody else gets its port.
+        self._kept = socket.socket()
+        self._kept.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        self._kept.bind(("127.0.0.1", 0))
+        self.address = f"127.0.0.1:{self._kept.getsockname()[1]}"
+        self.server = Server(self.home, "--listen", self.home.address, "--listen", self.address)
         self.tmux = Tmux(self.home)
-        self.address = ""
         self._number = 0
 
     def open(self) -> Stand:
-        """Starts the server; from then on it keeps its port."""
+        """Starts the server."""
         self.server.start()
-        found = re.search(r"127\.0\.0\.1:\d+", self.server.ready_line)
-        assert found, self.server.ready_line
-        self.address = found[0]
-        self.server.args = ("--listen", self.home.address, "--listen", self.address)
         return self
 
     def close(self) -> None:
@@ -95,6 +95,7 @@ class Stand:
         self.server.end()
         self.tmux.end()
         self.home.remove()
+        self._kept.close()
 
     def signal(self, number: int) -> None:
         """Signals the server."""

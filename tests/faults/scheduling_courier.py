@@ -18,7 +18,7 @@ SESSION = "arena"
 #: A channel that looks for a server that was killed at once, and then often.
 QUICK = (
     ("grpc.initial_reconnect_backoff_ms", 50),
-    ("grpc.min_reconnect_backoff_ms", 50),
+    ("grpc.min_reconnect_backoff_ms", 5000),  # also the time to take a connection
     ("grpc.max_reconnect_backoff_ms", 200),
 )
 _AGAIN = 0.05

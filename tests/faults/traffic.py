@@ -21,7 +21,7 @@ _AGAIN = 0.1
 _DEADLINE = 10.0
 _OPTIONS = (
     ("grpc.initial_reconnect_backoff_ms", 100),
-    ("grpc.min_reconnect_backoff_ms", 100),
+    ("grpc.min_reconnect_backoff_ms", 5000),  # also the time to take a connection
     ("grpc.max_reconnect_backoff_ms", 300),
 )
 _LATER = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED)

@@ -18,11 +18,12 @@ from orch.v1.session_state_pb2_grpc import SessionStateServiceStub
 from tests.linearizability.history import Kind, Operation, Outcome
 
 PATIENCE = 20.0
+#: The least pause is, for gRPC, also the time in which a busy server must take a new connection.
 _OPTIONS = (
     ("grpc.enable_retries", 0),
     ("grpc.use_local_subchannel_pool", 1),
     ("grpc.initial_reconnect_backoff_ms", 50),
-    ("grpc.min_reconnect_backoff_ms", 50),
+    ("grpc.min_reconnect_backoff_ms", 5000),
     ("grpc.max_reconnect_backoff_ms", 100),
 )
 _MASK = FieldMask(paths=["failure_reason"])

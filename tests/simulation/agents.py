@@ -128,12 +128,13 @@ class Sim:
         if offer.delivery_id not in self._typed:
             self._typed.add(offer.delivery_id)
             self.got.append((self.minute, offer.text))
-        await stream.report(offer, "PASTED")
-        await stream.report(offer, "CONFIRMED")
         minutes = self.on_text(offer.text)
         if minutes is not None:
             self._becomes("WORKING")
             self.works_until = self.minute + minutes
+        # Last: once the night hears that a text was taken, it goes on with the next minute.
+        await stream.report(offer, "PASTED")
+        await stream.report(offer, "CONFIRMED")
 
 
 def _duration(length: timedelta) -> Duration:

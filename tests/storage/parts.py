@@ -23,7 +23,7 @@ from orch_server.storage.store import Store, StoreIdentity
 
 START = datetime(2026, 11, 21, 12, tzinfo=UTC)
 PANE = Incarnation("elsewhere", "/tmp/tmux.sock", 100, 1_700_000_000, "%1")
-PATIENCE = 5.0
+PATIENCE = 20.0
 
 
 @dataclass

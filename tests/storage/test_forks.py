@@ -17,7 +17,7 @@ def test_starting_processes_never_waits_for_the_databases_threads(folder: Path) 
         [*command, str(_COUNT)], stdout=subprocess.PIPE, text=True, start_new_session=True
     )
     try:
-        assert child.communicate(timeout=40)[0] == "done\n"
+        assert child.communicate(timeout=100)[0] == "done\n"
     finally:
         if child.poll() is None:
             os.killpg(child.pid, signal.SIGKILL)  # with the children that hang

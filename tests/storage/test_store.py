@@ -266,7 +266,7 @@ def _limit_to_present_size(tx: Transaction, more: int) -> None:
 
 async def _until_it_fails(call: Callable[[], Awaitable[object]]) -> None:
     for _ in range(10):
-        await asyncio.wait_for(call(), 3)
+        await asyncio.wait_for(call(), PATIENCE)
 
 
 @pytest.mark.parametrize("many", ["events", "rows"])
@@ -287,7 +287,7 @@ def test_a_full_disk_refuses_writes_and_the_store_lives_on(folder: Path, many: s
                 await _until_it_fails(lambda: at.store.write(grow))
             await at.store.write(lambda tx: _limit_to_present_size(tx, 1000))
             published = len(at.events)
-            await asyncio.wait_for(at.store.write(_keep("space again")), 3)
+            await asyncio.wait_for(at.store.write(_keep("space again")), PATIENCE)
             assert "space again" in await _rows(at.store)
             assert [e.subject for e in at.events[published:]] == ["space again"]
             numbers = [e.number for e in at.events]
