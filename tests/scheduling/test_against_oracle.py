@@ -34,7 +34,7 @@ def differences(first: int) -> list[int]:
             world.close()
 
 
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(3600)  # it gives way to all that runs beside it
 def test_every_occurrence_has_the_outcome_and_reason_of_the_oracle() -> None:
     parts = range(0, STORIES, _PART)
     with ProcessPoolExecutor(os.cpu_count(), mp_context=get_context("spawn")) as pool:
