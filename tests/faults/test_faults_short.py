@@ -11,6 +11,8 @@ from tests.faults.arena import Arena
 from tests.faults.run import Options, run
 from tests.faults.verdict import lines
 
+#: Beside a busy machine all of it takes several times as long as alone.
+pytestmark = pytest.mark.timeout(300)
 OPTIONS = Options(150, seed=7, panes=8, last=0, pace=3.0, patience=45.0, lengthy=False)
 
 

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import random
 
+import pytest
+
 from tests.faults import gate
 from tests.faults.gate_kinds import KINDS, RUNS
 
+#: Beside a busy machine all of it takes several times as long as alone.
+pytestmark = pytest.mark.timeout(300)
 OPTIONS = gate.Options(0, seed=7)
 
 

@@ -21,6 +21,8 @@ from tests.faults.scheduling_ledger import BROKEN, OK, Action, Attempt, Ledger, 
 from tests.faults.scheduling_store import DeliveryRow, Occurrence, Stored, TaskRow, read
 from tests.faults.scheduling_verdict import judge
 
+#: Beside a busy machine all of it takes several times as long as alone.
+pytestmark = pytest.mark.timeout(300)
 OPTIONS = Options(10, seed=7, most=60, callers=10, long_each=1000, outages=0.05, ends=(3, 6))
 T = 1_800_000_000 * SECOND
 EVERY = Plan("every", SECOND)

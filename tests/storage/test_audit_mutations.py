@@ -316,6 +316,7 @@ def _spoilt(source: Path, target: Path, mutate: Callable[[Victim], None], seed: 
     return "; ".join(verify(path).findings)
 
 
+@pytest.mark.timeout(600)  # a thousand copies of a database, each read whole
 def test_every_one_of_a_thousand_mutations_is_found(folder: Path) -> None:
     missed, tried = [], 0
     for source in (filled(folder / "whole"), filled(folder / "pruned", pruned=True)):
