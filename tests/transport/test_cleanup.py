@@ -33,10 +33,10 @@ async def _end(at: Serving, name: str, completion: Any = pb.COMPLETION_COMPLETED
     await at.state.UpdateSession(pb.UpdateSessionRequest(session=wanted, update_mask=mask))
 
 
-async def _ended(at: Serving, name: str) -> None:
+async def _ended(at: Serving, name: str, pane: str = "%8") -> None:
     """A session that is over, with an agent who left, a note that expired and its story."""
     stream = at.connect()
-    await stream.hello("dev", f"%{abs(hash(name)) % 1000}", session=name)
+    await stream.hello("dev", pane, session=name)
     request = sched.CreateTaskRequest(target=f"{name}:dev", note="later")
     request.delay.FromTimedelta(timedelta(hours=1))
     await at.scheduler.CreateTask(request)
@@ -72,7 +72,7 @@ def test_sessions_that_ended_a_month_ago_are_listed_and_then_removed(folder: Pat
         await _ended(at, "old")
         await at.state.CreateSession(pb.CreateSessionRequest(session=pb.Session(name="at-work")))
         at.clock.advance(29 * DAY)
-        await _ended(at, "young")
+        await _ended(at, "young", "%9")
         assert not (await _cleanup(at)).sessions
         at.clock.advance(DAY)
         dry = await _cleanup(at)
