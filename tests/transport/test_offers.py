@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +14,8 @@ from google.protobuf.duration_pb2 import Duration
 from orch.v1 import delivery_pb2 as d
 from orch.v1 import heartbeat_pb2 as hb
 from orch.v1 import messaging_pb2 as pb
-from tests.transport.harness import PATIENCE, Serving, Stream, fails, run
+from orch_server.storage import sweep
+from tests.transport.harness import PATIENCE, Serving, Stream, fails, run, settles
 
 Code = grpc.StatusCode
 DEV = "atlas:developer"
@@ -132,6 +135,34 @@ def test_a_client_that_says_nothing_of_an_offer_gets_it_again(
         assert again.tried_before
         await stream.report(again, "CONFIRMED")
         assert (await stream.read()).HasField("report_ack")
+
+    run(folder, body)
+
+
+def test_what_is_offered_while_the_sweep_reads_is_not_offered_twice(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What the sweep has read is older than the offer, and says nothing of it."""
+    served, has_read, go_on = sweep.agents_being_served, threading.Event(), threading.Event()
+
+    def slow(*given: Any) -> Any:
+        found = served(*given)
+        has_read.set()
+        assert go_on.wait(PATIENCE)
+        return found
+
+    async def body(at: Serving) -> None:
+        stream, mailbox = await at.alive("developer", "%1"), at.core.mailbox
+        monkeypatch.setattr(sweep, "agents_being_served", slow)
+        sweeping = asyncio.create_task(mailbox._sweep())
+        assert await asyncio.to_thread(has_read.wait, PATIENCE)
+        await _send(at)
+        assert (await stream.read()).HasField("offer")
+        await settles(lambda: not mailbox._pumps)
+        go_on.set()
+        await sweeping
+        await settles(lambda: mailbox._queue.empty() and not mailbox._pumps)
+        assert (await stream.beat()).HasField("ack")
 
     run(folder, body)
 

@@ -162,9 +162,11 @@ class Mailbox:
                 await self._store.write(lambda tx: sweep.prolong(tx, notes))
             if await self._store.read(lambda db: sweep.overdue(db, now)):
                 await self._store.write(sweep.sweep)
+            out = dict(self._out)  # what goes out while the store is read is not in `served`
             served = await self._store.read(lambda db: sweep.agents_being_served(db, now))
-            for agent_id in self._out.keys() - served - self._pumps.keys():
-                del self._out[agent_id]  # not heard of for long: the same number once more
+            for agent_id in out.keys() - served - self._pumps.keys():
+                if self._out.get(agent_id) == out[agent_id]:
+                    del self._out[agent_id]  # not heard of for long: the same number once more
             for agent_id in await self._store.read(sweep.agents_with_open):
                 self.wake(agent_id)
         except OrchError as exc:
