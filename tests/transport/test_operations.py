@@ -54,7 +54,7 @@ def test_a_duration_of_zero_ends_it_and_needs_no_reason(folder: Path) -> None:
         await _extend(at, 0, "")
         assert at.core.store.commits == commits, "nothing was running, nothing is written"
 
-    run(folder, body)
+    run(folder, body, loops=())
 
 
 def test_it_can_be_ended_several_times_at_once(folder: Path) -> None:
