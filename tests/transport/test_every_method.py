@@ -58,14 +58,16 @@ async def _call(
     method: descriptor.MethodDescriptor,
     request: bytes,
     metadata: Any = None,
+    quiet: float = 0.2,
 ) -> Failure | bytes:
-    """The first answer of a method, or its error. Nothing here knows the messages.
+    """The first answer of a method, or its error. Nothing here knows the messages. A watch that
+    has said nothing for `quiet` seconds is left.
 
     grpc.aio replaces the status of a server that ends a stream while the client still writes with
     one of its own (grpc issue 36066, open); such a call tells nothing and is made anew.
     """
     for _ in range(20):
-        told = await _call_once(channel, method, request, metadata)
+        told = await _call_once(channel, method, request, metadata, quiet)
         if isinstance(told, bytes) or told.message != "Internal error from Core":
             return told
     raise AssertionError("the server's own status never came through")
@@ -76,6 +78,7 @@ async def _call_once(
     method: descriptor.MethodDescriptor,
     request: bytes,
     metadata: Any,
+    quiet: float,
 ) -> Failure | bytes:
     style = ("stream" if method.client_streaming else "unary") + (
         "_stream" if method.server_streaming else "_unary"
@@ -91,7 +94,7 @@ async def _call_once(
                 answer = await call.read()
             elif method.server_streaming:
                 call = make(request, metadata=metadata)
-                answer = await _first(call)
+                answer = await _first(call, quiet)
             else:
                 return bytes(await make(request, metadata=metadata))
     except grpc.aio.AioRpcError as exc:
@@ -104,10 +107,22 @@ async def _call_once(
     return bytes(answer)
 
 
-async def _first(call: Any) -> Any:
+async def _refusal(
+    channel: grpc.aio.Channel,
+    method: descriptor.MethodDescriptor,
+    request: bytes,
+    metadata: Any = None,
+) -> Failure:
+    """The error of a method that must fail; also a watch is not left before it has come."""
+    result = await _call(channel, method, request, metadata, quiet=PATIENCE)
+    assert isinstance(result, Failure), method.full_name
+    return result
+
+
+async def _first(call: Any, quiet: float) -> Any:
     """The first answer of a stream; b"" when it says nothing, as a watch of nobody may."""
     reading = asyncio.ensure_future(call.read())
-    await asyncio.wait({reading}, timeout=0.2)
+    await asyncio.wait({reading}, timeout=quiet)
     if not reading.done():
         call.cancel()
         await asyncio.wait({reading})
@@ -191,8 +206,7 @@ def test_a_request_that_is_no_message_is_the_callers_fault(folder: Path, name: s
 
     async def body(at: Serving) -> None:
         method = next(m for m in METHODS if m.name == name)
-        result = await _call(at.channel, method, b"\xff\xff\xff")
-        assert isinstance(result, Failure)
+        result = await _refusal(at.channel, method, b"\xff\xff\xff")
         assert result.code not in (Code.UNKNOWN, Code.INTERNAL), result
         assert "class" not in result.message
 
@@ -211,8 +225,7 @@ def test_over_tcp_every_method_wants_a_token(folder: Path) -> None:
         ):
             async with grpc.aio.insecure_channel(at.addresses[1]) as channel:
                 for method in METHODS:
-                    result = await _call(channel, method, b"", header)
-                    assert isinstance(result, Failure), method.full_name
+                    result = await _refusal(channel, method, b"", header)
                     assert (result.code, result.domain) == (Code.UNAUTHENTICATED, "orch"), result
 
     run(folder, body, tcp=True)
@@ -234,8 +247,7 @@ def test_a_bad_token_is_refused_on_the_socket_too(folder: Path) -> None:
     async def body(at: Serving) -> None:
         header = (("authorization", "Bearer nonsense"),)
         for method in METHODS:
-            result = await _call(at.channel, method, b"", header)
-            assert isinstance(result, Failure)
+            result = await _refusal(at.channel, method, b"", header)
             assert result.code is Code.UNAUTHENTICATED
 
     run(folder, body)
@@ -253,8 +265,7 @@ def test_a_fault_of_the_server_is_masked_and_the_connection_goes_on(
             )
         )
         method = next(m for m in METHODS if m.name == "ListSessions")
-        result = await _call(at.channel, method, b"")
-        assert isinstance(result, Failure)
+        result = await _refusal(at.channel, method, b"")
         assert result.code is Code.INTERNAL
         assert "SECRET" not in f"{result.message} {result.metadata}"
         assert result.metadata["incident"] in result.message
