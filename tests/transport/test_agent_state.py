@@ -11,7 +11,16 @@ import grpc
 import pytest
 
 from orch.v1 import agent_pb2, heartbeat_pb2, session_state_pb2
-from tests.transport.harness import START, Serving, Stream, fails, hello, run, settles
+from tests.transport.harness import (
+    PATIENCE,
+    START,
+    Serving,
+    Stream,
+    fails,
+    hello,
+    run,
+    settles,
+)
 
 Code = grpc.StatusCode
 DEV = "atlas:developer"
@@ -73,6 +82,7 @@ def test_what_a_client_sees_is_shown_with_what_told_it(folder: Path) -> None:
         assert evidence.source == agent_pb2.EVIDENCE_SOURCE_SCREEN
         at.clock.advance(30)
         await stream.beat(quiet=timedelta(seconds=30))
+        await stream.beat()  # the answer to the first one came before what it tells was looked at
         why = await _why(at)
         assert [e.rule for e in why.evidence] == ["claude/trust"]
         seen = why.evidence[0].observe_time.ToDatetime(START.tzinfo)
@@ -89,10 +99,10 @@ def test_a_watch_of_agents_hears_of_a_change_of_state(folder: Path) -> None:
     async def body(at: Serving) -> None:
         stream = await at.alive("developer", "%1")
         watch = at.heartbeat.WatchAgents(heartbeat_pb2.WatchAgentsRequest(session="atlas"))
-        first = await asyncio.wait_for(watch.read(), 5)
+        first = await asyncio.wait_for(watch.read(), PATIENCE)
         assert _state(first.agent) == "UNKNOWN"
         await _sees(stream, "SCREEN", "WORKING")
-        while _state((await asyncio.wait_for(watch.read(), 5)).agent) != "WORKING":
+        while _state((await asyncio.wait_for(watch.read(), PATIENCE)).agent) != "WORKING":
             pass
         watch.cancel()
 

@@ -45,6 +45,7 @@ def test_the_status_has_each_session_with_its_agents_as_they_are_now(tmp_path: P
                 rule="generic/spinner",
             )
         )
+        await tester.beat()  # the answer to the first one came before what it tells was looked at
         answer = await _status(at)
         assert _names(answer) == ["atlas", "borea"]
         pm, seen = answer.sessions[0].agents
