@@ -36,7 +36,7 @@ from orch_server.core.policy import Policy, default_policy
 from orch_server.services.tokens import TokenFiles
 
 START = datetime(2026, 11, 21, 12, tzinfo=UTC)
-PATIENCE = 5.0
+PATIENCE = 15.0
 PACE = Pace(beat=5.0, lease=15.0, grace=0.75)
 EOF = grpc.aio.EOF
 
@@ -280,7 +280,7 @@ def run(home: Path, body: Callable[[Serving], Awaitable[None]], **how: Any) -> N
     """Runs the body beside a server."""
 
     async def with_server() -> None:
-        async with asyncio.timeout(30), serving(home, **how) as at:
+        async with asyncio.timeout(60), serving(home, **how) as at:
             await body(at)
 
     asyncio.run(with_server())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from dataclasses import replace
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -392,10 +393,9 @@ def test_a_thousand_agents_of_a_held_account_are_listed_in_no_time(folder: Path)
         for n in range(1000):
             registry.put(replace(base, id=f"{n:012x}", role=f"r{n}", credential="team"))
         await _limited(fleet, dev, LIMIT)
-        clock = asyncio.get_running_loop().time
-        begun = clock()
+        begun = time.thread_time()  # what others of this machine do costs nothing here
         for agent in registry.all():
             credit.held_until(agent)
-        assert clock() - begun < 0.5
+        assert time.thread_time() - begun < 0.5
 
     oversee(folder, body, loops=())

@@ -33,6 +33,7 @@ from tests.transport.harness import (
 
 L = agent_pb2.Liveness
 Code = grpc.StatusCode
+_SOON = 6.0  # less than the 10 s after which a client that takes nothing is given up
 
 
 def test_a_hello_is_welcomed_and_a_beat_is_answered(folder: Path) -> None:
@@ -188,17 +189,17 @@ def test_a_silent_client_is_lost_at_its_lease_and_not_before(folder: Path) -> No
 
 def test_the_loop_finds_the_silent_client_by_itself(folder: Path) -> None:
     async def body(at: Serving) -> None:
+        begun = asyncio.get_running_loop().time()
         stream = await at.alive("silent", "%1")
-        heard = asyncio.get_running_loop().time()
         loud = await at.alive("loud", "%2")
         beats = asyncio.create_task(_beat_for_ever(loud))
         await at.until("atlas:silent", L.LIVENESS_LOST)
-        assert asyncio.get_running_loop().time() - heard >= 0.29
+        assert asyncio.get_running_loop().time() - begun >= pace.lease
         assert (await at.agent("atlas:loud")).liveness == L.LIVENESS_ALIVE
         beats.cancel()
         assert (await stream.error()).reason == "LEASE_ENDED"
 
-    pace = Pace(beat=0.1, lease=0.3, grace=0.1)
+    pace = Pace(beat=0.5, lease=1.5, grace=0.1)
     run(folder, body, clock=SystemClock(), pace=pace, loops=("mailbox", "leases"))
 
 
@@ -575,7 +576,7 @@ def test_a_stopped_client_does_not_delay_the_one_that_replaces_it(folder: Path) 
     async def body(at: Serving) -> None:
         async with _stopped(at, "developer", "%1"):
             again = at.connect()
-            welcome = await asyncio.wait_for(again.hello("developer", "%1"), 3)
+            welcome = await asyncio.wait_for(again.hello("developer", "%1"), _SOON)
             assert welcome.epoch == 2
 
     run(folder, body)
@@ -586,7 +587,7 @@ def test_a_stopped_client_does_not_keep_the_others_from_the_drain(folder: Path) 
         async with _stopped(at, "developer", "%1"):
             tester = await at.alive("tester", "%2")
             draining = asyncio.create_task(at.core.heartbeat.drain(timedelta(seconds=1)))
-            frame = await asyncio.wait_for(tester.read(), 2)
+            frame = await asyncio.wait_for(tester.read(), _SOON)
             assert frame.WhichOneof("frame") == "drain"
             draining.cancel()
 

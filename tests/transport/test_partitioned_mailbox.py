@@ -9,6 +9,7 @@ from pathlib import Path
 from orch.v1 import delivery_pb2, messaging_pb2
 from orch_server.core.agent import Agent, Liveness
 from orch_server.storage import agents
+from tests.transport.harness import PATIENCE
 from tests.transport.overseen import Fleet, oversee
 
 
@@ -32,7 +33,7 @@ def test_the_pane_of_a_lost_client_is_not_taken_over_in_a_partition(folder: Path
         await core.heartbeat.expire()
         assert not core.heartbeat.partition_suspected
         core.mailbox.wake(agent.id)
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(PATIENCE):
             while (await _delivery(fleet, sent.id)).attempts == 0:  # noqa: ASYNC110
                 await asyncio.sleep(0.01)
 
