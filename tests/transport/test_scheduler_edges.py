@@ -100,7 +100,9 @@ def test_what_a_caller_that_leaves_has_written_fires_in_time(folder: Path, what:
             await settles(lambda: not at.core.scheduler.changed.is_set())
         elif what == "reschedule":
             later = (await create(at, "x", delay=span(HOUR))).id
-        async with writer_held(at.core.store):
+        await stream.beat()  # with the answer, the mailbox has been woken for the agent
+        await settles(lambda: at.core.mailbox._queue.empty() and not at.core.mailbox._pumps)
+        async with writer_held(at.core.store):  # so the next that wants to write is the call
             before = at.core.store._jobs.qsize()
             calling = asyncio.ensure_future(calls[what]())
             await settles(lambda: at.core.store._jobs.qsize() > before)
