@@ -226,10 +226,13 @@ class Heartbeat:
             await self._said.wait()
 
     async def say_stopped(self) -> None:
-        """One beat more, before this program is stopped together with its agent."""
+        """One beat more, before this program is stopped together with its agent. A look that is
+        under way is given up: it may wait for tmux, and began before the stop."""
         connection = self._connection
         if connection is None or connection.welcome is None:
             return
+        if self._watch is not None:
+            self._watch[2].give_up()
         with contextlib.suppress(grpc.aio.AioRpcError, asyncio.InvalidStateError, TimeoutError):
             async with asyncio.timeout(_LAST_WORD):
                 await connection.beat(_LAST_WORD)

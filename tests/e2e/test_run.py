@@ -310,6 +310,21 @@ def test_an_agent_that_stops_its_group_is_told_to_be_stopped_and_comes_back(
     until_exits(peer, (5, 0, None, False))
 
 
+def test_an_agent_is_told_to_be_stopped_also_while_tmux_is_being_asked(
+    shell: Shell, peer: Peer, tmux: Tmux, home: Home
+) -> None:
+    shell.script(RAW, name="claude")
+    program = shell.process(f"^{sys.executable} {home.path}/claude")
+    server = int(tmux.run("display-message", "-p", "#{pid}"))
+    os.kill(server, signal.SIGSTOP)
+    try:
+        peer.until_beats(3)  # a look at the screen is under way, and stays so
+        os.kill(program, signal.SIGSTOP)
+        peer.until_told("HUNG process stopped")
+    finally:
+        os.kill(server, signal.SIGCONT)
+
+
 def test_a_stopped_agent_alone_stops_us_and_a_continue_for_us_continues_it(
     shell: Shell, peer: Peer
 ) -> None:
