@@ -288,7 +288,7 @@ def test_a_human_is_asked_for_the_passphrase_where_the_class_needs_one(
 # ---- figures, and what is wrong: with tokens instead of panes ----
 
 _POLICY = """
-beat_interval = 0.2
+beat_interval = 1
 [[authorization.classes]]
 name = "release"
 words = ["release"]

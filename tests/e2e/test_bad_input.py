@@ -108,7 +108,7 @@ def test_each_mistake_gets_one_sentence(
 @pytest.fixture(scope="module")
 def shared() -> object:
     """One server with one agent for all the mistakes that change nothing."""
-    home = Home()
+    home = Home(beat=1)
     server, tmux = Server(home).start(), Tmux(home)
     try:
         pane = tmux.pane("atlas", "developer")
@@ -224,7 +224,7 @@ def test_arguments_are_utf8_in_every_locale(recorded: tuple[Home, Path], locale:
 @pytest.fixture(scope="module")
 def recorded() -> object:
     """One server with one agent, atlas:tester, whose pane writes what is typed into a file."""
-    home = Home()
+    home = Home(beat=1)
     server, tmux = Server(home).start(), Tmux(home)
     client = None
     try:
@@ -484,7 +484,6 @@ def test_commands_are_quick_to_explain_themselves(home: Home) -> None:
 
 def test_a_token_speaks_for_its_own_agent_only(home: Home, tmux: Tmux) -> None:
     server = Server(home, "--listen", home.address, "--listen", "127.0.0.1:0")
-    home.configure("beat_interval = 0.2\n")
     server.start()
     try:
         port = re.search(r"127\.0\.0\.1:(\d+)", server.ready_line)[1]

@@ -39,7 +39,7 @@ def test_a_stopped_client_is_lost_when_its_lease_ends_and_comes_back(
     client.signal(signal.SIGSTOP)
     lost = until(lambda: _in_state(home, "LOST"), "the loss")
     silent = _seconds(lost["liveness_change_time"]) - _seconds(lost["last_check_in_time"])
-    assert silent >= 0.6, "a lease is three beats of 0.2 s"
+    assert silent >= 3, "a lease is three beats of 1 s"
     client.signal(signal.SIGCONT)
     again = until(lambda: _in_state(home, "ALIVE"), "the return")
     assert int(again["epoch"]) > int(before["epoch"])
@@ -53,7 +53,7 @@ def test_a_stopped_server_blames_nobody(
     assert server.process is not None
     server.process.send_signal(signal.SIGSTOP)
     until(lambda: _process_state(server.process.pid) == "T", "the stop")
-    hold(1.5)  # longer than two leases
+    hold(6.5)  # longer than two leases
     server.process.send_signal(signal.SIGCONT)
     until(lambda: liveness(home, "atlas:developer") == "ALIVE", "the client again")
     with sqlite3.connect(home.path / "orch.db") as db:

@@ -105,7 +105,7 @@ def grpcurl() -> str:
 @pytest.fixture(scope="module", params=["unix", "tcp"])
 def run(request: pytest.FixtureRequest, grpcurl: str) -> Iterator[Run]:
     """Runs the whole page against a server of its own."""
-    home = Home()
+    home = Home(beat=1)
     server = Server(home, *_server_arguments(home))
     try:
         server.start()

@@ -366,7 +366,7 @@ def arena() -> Iterator[Arena]:
     grpcurl = shutil.which("grpcurl", path=str(ROOT / ".tools" / "bin")) or shutil.which("grpcurl")
     if grpcurl is None:
         pytest.skip("grpcurl is not here; run: make tools")
-    home = Home()
+    home = Home(beat=5)
     Passphrase(home.path / "passphrase").set(RIGHT)
     server = Server(home, "--listen", home.address, "--listen", "127.0.0.1:0")
     tmux = Tmux(home)
