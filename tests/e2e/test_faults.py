@@ -24,6 +24,9 @@ ROUNDS = 12
 def test_a_killed_client_is_lost_in_about_a_second(
     home: Home, tmux: Tmux, server: Server, heartbeat: Callable[..., Client]
 ) -> None:
+    server.stop()
+    home.configure("beat_interval = 60\n")  # a lease would last three minutes
+    server.start()
     client = heartbeat(tmux.pane("atlas", "developer"))
     until(lambda: liveness(home, "atlas:developer") == "ALIVE", "the client")
     client.signal(signal.SIGKILL)
@@ -113,7 +116,8 @@ def test_what_waited_when_tmux_died_comes_to_the_pane_that_the_agent_has_then(
     died = int(tmux.run("display-message", "-p", "#{pid}"))
     os.kill(died, signal.SIGKILL)
     until(lambda: not Path(f"/proc/{died}").exists(), "the end of tmux")
-    tmux.wait_for(tmux.pane("atlas", "tester"), "hello after all")
+    # Every 10 s the server looks for the pane of what waits.
+    tmux.wait_for(tmux.pane("atlas", "tester"), "hello after all", 40)
     until(lambda: home.json("delivery", sent)["state"].endswith("CONFIRMED"), "the outcome")
 
 
