@@ -325,12 +325,14 @@ class Arena:
             "\n".join(lines) + PRELUDE + f". {folder}/act >{folder}/out 2>&1\n"
             f"echo $? >{folder}/new; mv {folder}/new {folder}/status\n"
         )
-        self.tmux.type(pane, f"clear; . {folder}/all")
+        for clear in ("send-keys", "-R"), ("clear-history",):  # else an old prompt is taken for it
+            self.tmux.run(*clear, "-t", pane)
+        self.tmux.type(pane, f". {folder}/all")
         if answer:
             self.tmux.wait_for(pane, "Operator's passphrase:")
             self.tmux.type(pane, answer)
         try:
-            until((folder / "status").exists, f"the end of {script!r}")
+            until((folder / "status").exists, f"the end of {script!r}", 60)
         except AssertionError:
             self.tmux.run("send-keys", "-t", pane, "C-c")
             raise
