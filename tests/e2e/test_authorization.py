@@ -287,6 +287,8 @@ def test_a_human_is_asked_for_the_passphrase_where_the_class_needs_one(
 
 # ---- figures, and what is wrong: with tokens instead of panes ----
 
+#: For as long as all the tests of this server take; by its priority one would have 5 min.
+_STANDS = ("--deadline", "24h")
 _POLICY = """
 beat_interval = 1
 [[authorization.classes]]
@@ -331,8 +333,8 @@ def place() -> Iterator[Place]:
         made = Place(home, *(_token(home, role, port[1]) for role in ("developer", "pm")))
         ids = made.ids
         for name in ("pending", "approved", "denied", "cancelled", "consumed"):
-            ids[name] = made.asks(f"Tidy {name}")
-        ids["release"] = made.asks("--priority", "high", "Release it")
+            ids[name] = made.asks(*_STANDS, f"Tidy {name}")
+        ids["release"] = made.asks(*_STANDS, "--priority", "high", "Release it")
         ids["expired"] = made.asks("--deadline", "1s", "Tidy soon")
         made.does("approve", ids["approved"])
         made.does("approve", ids["consumed"])
