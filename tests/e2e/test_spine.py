@@ -130,9 +130,12 @@ def test_a_note_made_before_the_heartbeat_follows_the_pane_to_its_role(
     until(lambda: liveness(home, "atlas:tester") == "LOST", "the loss")
     notes = {first: "developer", second: "tester"}
     for pane, role in notes.items():
-        tmux.type(pane, f'orch-client schedule 0.03 "for the {role}"; echo made-it')
+        tmux.type(pane, f'orch-client schedule 60 "for the {role}"; echo made-it')
         tmux.wait_for(pane, "\nmade-it")
         tmux.type(pane, f"orch-client heartbeat --role {role} &")
+        until(lambda r=role: liveness(home, f"atlas:{r}") == "ALIVE", role)
+    for task in home.json("tasks"):
+        assert home.client("run-now", task["id"]).returncode == 0
     for pane, role in notes.items():
         tmux.wait_for(pane, f"\nfor the {role}")
         assert agent(home, f"atlas:{role}")["pane"]["pane_id"] == pane
