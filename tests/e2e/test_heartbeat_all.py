@@ -54,6 +54,10 @@ def living(home: Home) -> set[str]:
     }
 
 
+def _all_unmanaged(home: Home) -> bool:
+    return {found["liveness"] for found in home.json("agents")} == {"LIVENESS_UNMANAGED"}
+
+
 def clients(tmux: Tmux) -> list[str]:
     return tmux.run("list-clients", "-F", "#{client_control_mode}", check=False).splitlines()
 
@@ -64,9 +68,9 @@ def test_panes_come_and_go(everyone: Start, home: Home, tmux: Tmux) -> None:
     everyone()
     until(lambda: living(home) == {"atlas:one", "atlas:two"}, "the first panes")
     tmux.pane("beta", "three", "cat")
-    until(lambda: "beta:three" in living(home), "the new pane", 3)
+    until(lambda: "beta:three" in living(home), "the new pane")
     tmux.run("kill-pane", "-t", first)
-    until(lambda: liveness(home, "atlas:one") == "ENDED", "the end of the first", 3)
+    until(lambda: liveness(home, "atlas:one") == "ENDED", "the end of the first")
     assert living(home) == {"atlas:two", "beta:three"}
 
 
@@ -77,7 +81,7 @@ def test_a_pane_whose_program_has_ended_is_ended(everyone: Start, home: Home, tm
     everyone()
     until(lambda: "atlas:one" in living(home), "the pane")
     os.kill(int(tmux.run("display-message", "-p", "-t", pane, "#{pane_pid}")), signal.SIGKILL)
-    until(lambda: liveness(home, "atlas:one") == "ENDED", "the end of the program", 4)
+    until(lambda: liveness(home, "atlas:one") == "ENDED", "the end of the program")
 
 
 def test_all_of_it_is_one_process_with_one_tmux_client_at_most(
@@ -93,12 +97,13 @@ def test_all_of_it_is_one_process_with_one_tmux_client_at_most(
     process.terminate()
     assert process.wait(10) == 0
     assert clients(tmux) == []
-    until(lambda: liveness(home, "atlas:w11") == "UNMANAGED", "the goodbye")
-    assert not living(home)
+    until(lambda: _all_unmanaged(home), "the goodbyes")
 
 
 def test_texts_reach_the_panes(everyone: Start, home: Home, tmux: Tmux) -> None:
     panes = {f"w{n}": tmux.pane("atlas", f"w{n}") for n in range(3)}
+    for pane in panes.values():
+        tmux.wait_for(pane, "bash-")
     everyone()
     until(lambda: len(living(home)) == 3, "all panes")
     for role in panes:
@@ -128,7 +133,7 @@ def test_a_killed_server_gets_all_panes_back(
     for stop in (server.kill, server.stop):
         stop()
         server.start()
-        until(lambda: len(living(home)) == 8, "all panes again", 5)
+        until(lambda: len(living(home)) == 8, "all panes again")
     assert process.poll() is None
 
 
@@ -230,9 +235,9 @@ def test_the_end_of_tmux_ends_its_panes_and_the_next_tmux_is_served(
     process = everyone()
     until(lambda: living(home) == {"atlas:one"}, "the pane")
     tmux.end()
-    until(lambda: liveness(home, "atlas:one") == "ENDED", "the end of the pane", 4)
+    until(lambda: liveness(home, "atlas:one") == "ENDED", "the end of the pane")
     tmux.pane("atlas", "two", "cat")
-    until(lambda: living(home) == {"atlas:two"}, "the pane of the next tmux", 5)
+    until(lambda: living(home) == {"atlas:two"}, "the pane of the next tmux")
     assert process.poll() is None
 
 
