@@ -46,7 +46,9 @@ class World:
     async def team(self, session: str, *roles: str, folder: str = "") -> list[Agent]:
         """A tmux session with a window for each role, and its agents, without clients."""
         for role in roles:
-            self.tmux.pane(session, role, f"cd {folder or '/'}; exec sleep 1000")
+            pane = self.tmux.pane(session, role, f"cd {folder or '/'}; exec sleep 1000")
+            program = ("display-message", "-p", "-t", pane, "#{pane_current_command}")
+            until(lambda command=program: self.tmux.run(*command) == "sleep", "the folder")
         return [await self.agent(session, role) for role in roles]
 
     async def agent(self, session: str, role: str) -> Agent:
