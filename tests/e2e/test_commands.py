@@ -51,7 +51,7 @@ def test_make_run_prints_two_commands_that_work(home: Home, tmux: Tmux) -> None:
             assert home_word == f"ORCH_HOME={home.path}"
             assert Path(program) == BIN / "orch-client"
             tmux.type(pane, command)
-        tmux.wait_for(pane, "\nhello from six seconds ago")
+        tmux.wait_for(pane, "\nhello from six seconds ago", 40)
         assert [a["role"] for a in home.json("agents")] == ["developer"]
     finally:
         server.send_signal(signal.SIGINT)
