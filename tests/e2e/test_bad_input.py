@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from orch_client.cli import COMMANDS
+from tests.e2e.record import arrived
 from tests.support import BIN, Client, Home, Server, Tmux, agent, liveness, until
 
 
@@ -204,7 +205,8 @@ def test_a_text_arrives_as_it_is_and_is_never_executed(
     assert done.returncode == 0, done.stderr
     removed = sum(given.count(c) for c in (b"\x1b", b"\x00"))
     assert (b"control characters were removed" in done.stderr) == bool(removed)
-    assert record.read_bytes() == (given if typed is None else typed.encode()) + b"\r"
+    text = (given if typed is None else typed.encode()) + b"\r"
+    assert arrived(record, text) == text
     assert not list(home.path.glob("pwned"))
 
 
@@ -216,7 +218,7 @@ def test_arguments_are_utf8_in_every_locale(recorded: tuple[Home, Path], locale:
     send = ("send", "atlas:tester", "--plain", "--wait", "20s", text)
     done = home.client(*send, LC_ALL=locale)
     assert done.returncode == 0, done.stderr
-    assert record.read_bytes() == f"{text}\r".encode()
+    assert arrived(record, f"{text}\r".encode()) == f"{text}\r".encode()
     assert home.json("messages", "--limit", "1", LC_ALL=locale)[0]["text"] == text
     assert home.client("messages", "--limit", "1", LC_ALL=locale).returncode == 0
 
@@ -253,7 +255,7 @@ def test_names_with_odd_characters_are_told_apart(
         send = ("send", f"at'las:{name}", "--plain", "--wait", "20s", "for you")
         done = home.client(*send)
         assert done.returncode == 0, (window, done.stderr)
-        assert record.read_bytes() == b"for you\r"
+        assert arrived(record, b"for you\r") == b"for you\r"
     assert not list(home.path.glob("pwned"))
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.e2e.record import arrived
 from tests.support import BIN, Client, Home, Server, Tmux, liveness, until
 
 ANSWERER = Path(__file__).parents[1] / "answerer.py"
@@ -41,7 +42,7 @@ def test_send_waits_until_the_text_is_taken(home: Home, tester: Path) -> None:
     agent, delivery, state = done.stdout.splitlines()[1].split()
     assert (agent, len(delivery), state) == ("atlas:tester", 8, "confirmed")
     text = f"[message {delivery} from operator]\nrun the tests;\r".encode()
-    assert tester.read_bytes() == text
+    assert arrived(tester, text) == text
     story = home.client("delivery", delivery).stdout
     for step in ("created by operator", "offered", "confirmed"):
         assert step in story
@@ -66,7 +67,7 @@ def test_what_waits_can_be_cancelled_and_sent_after_all(home: Home, tester: Path
     home.client("dnd", "off", "atlas:tester")
     first = home.client("send", "atlas:tester", "first", "--plain", "--wait", "10s")
     assert first.returncode == 0, first.stderr
-    assert tester.read_bytes() == b"first\r"
+    assert arrived(tester, b"first\r") == b"first\r"
     assert home.client("delivery", "cancel", sent).returncode == 6
     assert home.client("delivery", "redrive", sent).returncode == 0
     until(lambda: tester.read_bytes() == b"first\rlater\r", "the redriven text")
@@ -82,7 +83,7 @@ def test_a_wait_outlives_the_server(home: Home, server: Server, tester: Path) ->
     out, err = waiting.communicate(timeout=30)
     assert waiting.returncode == 0, err
     assert out.split()[-1] == "confirmed"
-    assert tester.read_bytes() == b"over the gap\r"
+    assert arrived(tester, b"over the gap\r") == b"over the gap\r"
 
 
 def test_wait_reply_prints_what_the_agent_says_next(

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.e2e.record import arrived
 from tests.support import BIN, Client, Home, Server, Tmux, liveness, until
 
 SHIMS = Path(__file__).parents[2] / "client" / "shims"
@@ -83,7 +84,7 @@ def test_the_rest_is_the_message_and_a_projects_id_is_not(
     status, out, err = caller.run("send-claude-message.sh", "atlas:1", *args)
     assert (status, err) == (0, "")
     assert out == f"Message sent to atlas:1: {text}\n"
-    assert typed.read_bytes() == f"{text}\r".encode()
+    assert arrived(typed, f"{text}\r".encode()) == f"{text}\r".encode()
 
 
 def test_a_message_to_oneself_is_a_warning(caller: Caller) -> None:
