@@ -423,7 +423,7 @@ def _bind_with_the_passphrase(home: Home, tmux: Tmux, pane: str) -> None:
     tmux.type(pane, "orch-client heartbeat")
     tmux.wait_for(pane, "Operator's passphrase:")
     tmux.type(pane, RIGHT)
-    until(lambda: liveness(home, "atlas:orchestrator") == "ALIVE", "the orchestrator")
+    tmux.wait_for(pane, "atlas:orchestrator · alive")  # before its welcome it says no goodbye
     tmux.run("send-keys", "-t", pane, "C-c")
     until(lambda: liveness(home, "atlas:orchestrator") == "UNMANAGED", "the goodbye")
     program = ("display-message", "-p", "-t", pane, "#{pane_current_command}")
