@@ -354,8 +354,9 @@ class Arena:
         """Asks in the name of a pane's agent."""
         asked = " ".join(shlex.quote(word) for word in words)
         status, out = self.run(pane, f"intruder ask {asked}", "")
-        assert status == 0, out
-        return out.split()
+        ids = out.split()
+        assert (status, len(ids)) == (0, len(words)), out
+        return ids
 
     def approve(self, subject: str) -> None:
         """As the operator, with the passphrase."""
