@@ -424,12 +424,13 @@ def _bind_with_the_passphrase(home: Home, tmux: Tmux, pane: str) -> None:
     tmux.type(pane, "orch-client heartbeat")
     tmux.wait_for(pane, "Operator's passphrase:")
     tmux.type(pane, RIGHT)
-    tmux.wait_for(pane, "atlas:orchestrator · alive")  # before its welcome it says no goodbye
+    tmux.wait_for(pane, "atlas:orchestrator · alive")
     tmux.run("send-keys", "-t", pane, "C-c")
     until(lambda: liveness(home, "atlas:orchestrator") == "UNMANAGED", "the goodbye")
     program = ("display-message", "-p", "-t", pane, "#{pane_current_command}")
     until(lambda: tmux.run(*program) == "bash", "the client's end")
-    tmux.type(pane, "orch-client heartbeat &")
+    # An attempt takes its stream away, and bash would tell of its end in the midst of what is run.
+    tmux.type(pane, "orch-client heartbeat & disown")
     until(lambda: liveness(home, "atlas:orchestrator") == "ALIVE", "the orchestrator again")
 
 
