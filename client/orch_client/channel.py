@@ -29,7 +29,8 @@ _SERVICE_CONFIG = (
 )
 _BACKOFF = (
     ("grpc.initial_reconnect_backoff_ms", 100),
-    ("grpc.min_reconnect_backoff_ms", 100),
+    # It is also the least time that a connection may take: a server that is just busy is there.
+    ("grpc.min_reconnect_backoff_ms", 5000),
     ("grpc.max_reconnect_backoff_ms", 1000),
 )
 OPTIONS = (("grpc.service_config", _SERVICE_CONFIG), *_BACKOFF)

@@ -121,7 +121,10 @@ class Connection:
         once: bool,
     ) -> None:
         async with _Group(stop) as group:
-            await group.until(self._open(hello))
+            opening = group.start(self._open(hello))
+            await group.until(opening)
+            if self.welcome is None:  # stopped just now; the server may have taken the hello
+                await asyncio.wait([opening], timeout=_FAREWELL)
             if self.welcome is None:
                 return
             receiving = group.start(self._receive())

@@ -133,7 +133,7 @@ class Heartbeat:
                 raise channel.unreachable(self._target) from exc
             self._status.show(f"waiting for the server at {self._target}")
             raise Lost from exc
-        async with grpc.aio.insecure_channel(self._target, channel.OPTIONS) as grpc_channel:
+        async with grpc.aio.insecure_channel(self._target, channel.STREAM_OPTIONS) as grpc_channel:
             call = HeartbeatServiceStub(grpc_channel).Connect(metadata=metadata)
             await self._serve(call, pane)
 

@@ -158,6 +158,23 @@ def test_a_new_stream_is_told_again(client: Start, peer: Peer, home: Home, tmux:
     until(lambda: peer.quiets[-1] >= quiet + 1000, "a screen that kept still over both streams")
 
 
+def test_a_client_that_is_stopped_before_its_welcome_says_goodbye(
+    peer: Peer, home: Home, tmux: Tmux
+) -> None:
+    peer.let_in.clear()
+    client = Client(tmux, tmux.pane("atlas", "one", "cat"))
+    try:
+        until(lambda: peer.hellos, "the hello")
+        client.signal(signal.SIGTERM)
+        peer.let_in.set()
+        assert client.wait()[0] == 0
+        assert [told.reason for told in peer.told("goodbye")] == [
+            heartbeat_pb2.GOODBYE_REASON_CLIENT_STOPPED
+        ]
+    finally:
+        client.end()
+
+
 def test_an_agent_that_comes_later_makes_the_client_introduce_itself_with_its_kind(
     client: Start, peer: Peer, home: Home, tmux: Tmux
 ) -> None:

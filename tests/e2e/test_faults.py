@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import random
+import re
 import signal
 import sqlite3
 import subprocess
@@ -64,6 +65,30 @@ def test_a_stopped_server_blames_nobody(
         verdicts = db.execute("select count(*) from event where kind = 'agent.lost'").fetchone()
     db.close()
     assert verdicts == (0,)
+
+
+def test_over_tcp_too_a_server_that_stands_still_for_a_while_is_there(home: Home) -> None:
+    server = Server(home, "--listen", home.address, "--listen", "127.0.0.1:0").start()
+    try:
+        port = re.search(r"127\.0\.0\.1:(\d+)", server.ready_line)
+        assert port is not None
+        assert server.process is not None
+        made = ["orch-server", "token", "create", "--session", "atlas", "--role", "developer"]
+        token = subprocess.check_output(made, env=home.env(), text=True, timeout=20).strip()
+        server.process.send_signal(signal.SIGSTOP)
+        asking = subprocess.Popen(
+            [str(BIN / "orch-client"), "agents"],
+            env=home.env(ORCH_ADDRESS=f"127.0.0.1:{port[1]}", ORCH_TOKEN=token),
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        hold(3.5)
+        server.process.send_signal(signal.SIGCONT)
+        _, err = asking.communicate(timeout=30)
+        assert (asking.returncode, err) == (0, "")
+    finally:
+        server.end()
 
 
 def test_sigterm_drains_and_clients_come_back(

@@ -55,7 +55,9 @@ class Fleet:
             loop.add_signal_handler(number, self._stop.set)
         try:
             await self._check()
-            async with grpc.aio.insecure_channel(self._target, channel.OPTIONS) as grpc_channel:
+            async with grpc.aio.insecure_channel(
+                self._target, channel.STREAM_OPTIONS
+            ) as grpc_channel:
                 await self._follow(HeartbeatServiceStub(grpc_channel))
         finally:
             if self._courier is not None:
