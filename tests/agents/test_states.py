@@ -3,6 +3,7 @@ their screens, by both."""
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 from collections.abc import Callable
@@ -67,13 +68,26 @@ def happens(desk: Desk, step: Step) -> None:
     until(lambda: step.truth(desk), f"{desk.kind} to show the step '{step.name}'", 25.0)
 
 
+def meets_limit(desk: Desk) -> None:
+    """Has a subscriber's agent meet its usage limit."""
+    before = _limits(desk)
+    ask(LIMIT)(desk)
+    until(lambda: _limits(desk) > before, f"a limit; {len(desk.model.turns)} turns", 25.0)
+
+
 def opens_menu(desk: Desk) -> None:
-    """Waits for the menu of a usage limit."""
-    try:
-        until(lambda: "Stop and wait for limit" in desk.pane.screen(), "the menu", 25.0)
-    except AssertionError as exc:
-        exc.add_note(f"{len(desk.model.turns)} turns; the screen:\n{desk.pane.screen()}")
-        raise
+    """Has it meet limits until one opens its menu: Claude Code gives a hint in place of the menu
+    when another answer comes in just then."""
+    for _ in range(3):
+        meets_limit(desk)
+        with contextlib.suppress(AssertionError):
+            until(lambda: "Stop and wait for limit" in desk.pane.screen(), "the menu", 5.0)
+            return
+    raise AssertionError(f"no limit opened the menu:\n{desk.pane.screen()}")
+
+
+def _limits(desk: Desk) -> int:
+    return desk.pane.screen().count("hit your session limit")
 
 
 @LONG
@@ -107,8 +121,7 @@ def test_hooks_alone_tell_the_day_at_once_but_for_what_fires_none(open_desk: Ope
 @pytest.mark.parametrize("beat", [BEAT, SELDOM], ids=["by screen", "by hooks"])
 def test_a_limit_is_shown_with_the_time_at_which_it_ends(open_desk: OpenDesk, beat: float) -> None:
     desk = open_desk("claude", SUBSCRIBED, hooks=beat == SELDOM, beat=beat)
-    ask(LIMIT)(desk)
-    opens_menu(desk)
+    meets_limit(desk)
     evidence = becomes(desk, "USAGE_LIMITED")["evidence"]
     day = datetime.fromtimestamp(RESETS_AT, UTC)
     said = f"You've hit your session limit · resets {day:%b} {day.day}"
@@ -118,7 +131,6 @@ def test_a_limit_is_shown_with_the_time_at_which_it_ends(open_desk: OpenDesk, be
 
 def test_after_a_limit_a_message_closes_its_menu_and_the_agent_goes_on(open_desk: OpenDesk) -> None:
     desk = open_desk("claude", SUBSCRIBED, beat=BEAT)
-    ask(LIMIT)(desk)
     opens_menu(desk)
     becomes(desk, "USAGE_LIMITED")
     sent = desk.send("go on")

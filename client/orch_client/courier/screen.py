@@ -217,7 +217,8 @@ def _place(rule: Rule, kind: Kind, lines: list[Line]) -> list[Line]:
 
 
 def _last_block(kind: Kind, lines: list[Line]) -> list[Line]:
-    """The first paragraph of the last thing said, as one line; none when nothing was said."""
+    """The first paragraph of the last thing said, as one line; none when nothing was said. A hint
+    below it, in another colour, is not part of it."""
     assert kind.block is not None
     starts = [at for at, line in enumerate(lines) if kind.block.match(line.text)]
     if not starts:
@@ -228,6 +229,8 @@ def _last_block(kind: Kind, lines: list[Line]) -> list[Line]:
         if not text:
             break
         margin = line.text.index(text)
+        if line.colours[margin] != joined.colours[len(joined.text) - 1]:
+            break
         colours = f"{joined.colours[: len(joined.text)]} {line.colours[margin:]}"
         joined = Line(f"{joined.text} {text}", f"{joined.bright} {line.bright.strip()}", colours)
     return [joined]
