@@ -161,7 +161,8 @@ def refused(desk: Desk) -> bool:
 
 
 CLAUDE = ("claude",)
-TOOL = Answer(command="touch made; until [ -e go ]; do sleep 0.1; done")
+#: It ends when the test says so, or has taken its folder away.
+TOOL = Answer(command="touch made; while [ -e made ] && [ ! -e go ]; do sleep 0.1; done")
 LIMIT = Answer(status=429, resets_at=RESETS_AT)
 #: A day of an agent that a shell has started, in a folder that it does not know yet.
 DAY = (
