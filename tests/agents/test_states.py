@@ -49,9 +49,8 @@ def becomes(desk: Desk, wanted: str, beats: int | None = None) -> dict[str, Any]
     def probe() -> dict[str, Any] | None:
         shown = desk.shown()
         at = datetime.fromisoformat(shown["last_check_in_time"]).timestamp()
-        if (
-            not heard or at > heard[-1] + BEAT / 2
-        ):  # one beat is told by two clocks, to a microsecond
+        # One beat's time differs by a microsecond each time that it is asked for.
+        if not heard or at > heard[-1] + BEAT / 2:
             heard.append(at)
         if state(shown) == wanted:
             return shown
